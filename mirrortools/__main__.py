@@ -1,0 +1,5 @@
+"""`python -m mirrortools` is `mirrortool`."""
+
+from mirrortools.cli import main
+
+main()

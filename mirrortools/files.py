@@ -1,0 +1,111 @@
+"""Writing so that readers never see a half: beside, fsync, rename, fsync the folder.
+
+Only the standard library is used here, because the receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable (fsync(2) on a directory)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its parents, durably; fine when it exists."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Replace `path` by a file with `data`, durably; a reader sees the old or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchmod(file.fileno(), mode)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Replace `path` by `document` as compact JSON, durably."""
+    write_file(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def move_file(source: Path, target: Path) -> None:
+    """Rename a file whose content is already durable to its final name, durably."""
+    make_folder(target.parent)
+    source.replace(target)
+    sync_folder(target.parent)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Make `link` a symlink to `target`, replacing another one atomically and durably."""
+    beside = link.with_name(f".{link.name}.{os.getpid()}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(target)
+    beside.replace(link)
+    sync_folder(link.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """fsync every directory at and below `folder`, deepest first."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        sync_folder(Path(path))
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Put the complete folder `source` in the place of `target`; readers see the old or the new one.
+
+    An existing `target` is swapped with renameat2(RENAME_EXCHANGE) and then removed.
+    """
+    make_folder(target.parent)
+    sync_tree(source)
+    if target.is_dir():
+        _exchange(source, target)
+        sync_folder(target.parent)
+        shutil.rmtree(source)
+    else:
+        source.rename(target)
+        sync_folder(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    result = libc.renameat2(
+        _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)
+    )
+    if result == 0:
+        return
+    if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(second))
+    # A file system without RENAME_EXCHANGE (NFS): two renames, a moment of "not found" between them.
+    aside = second.with_name(f".{second.name}.{os.getpid()}.old")
+    second.rename(aside)
+    first.rename(second)
+    aside.rename(first)

@@ -1,0 +1,97 @@
+"""All blobs, once each, read-only, under the name that they hash to.
+
+Only the standard library is used here, because the receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mirrortools.errors import IntegrityError, NoSpace, StoreError
+from mirrortools.files import make_folder, sync_folder
+from mirrortools.model import Blob
+
+CHUNK_BYTES = 1 << 20
+
+
+class Store:
+    """The blobs below `<root>/public`, at `Blob.path`, mode 0444.
+
+    A blob enters by `adopt` alone, after its content was hashed, so its presence is the proof.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.public = root / "public"
+
+    def path(self, blob: Blob) -> Path:
+        """Where `blob` lies, or would lie."""
+        return self.public / blob.path
+
+    def has(self, blob: Blob) -> bool:
+        """Whether `blob` was adopted and still has its size."""
+        try:
+            return self.path(blob).stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
+
+    def missing(self, blobs: Iterable[Blob]) -> list[Blob]:
+        """The blobs that are not here, in a stable order."""
+        return sorted(blob for blob in set(blobs) if not self.has(blob))
+
+    def adopt(self, source: Path, blob: Blob) -> None:
+        """Move a file that was hashed and fsynced by the caller under its name, durably.
+
+        `source` must be on the store's file system. Raises StoreError.
+        """
+        target = self.path(blob)
+        try:
+            make_folder(target.parent)
+            source.chmod(0o444)
+            source.replace(target)
+            sync_folder(target.parent)
+        except OSError as error:
+            raise write_error(target, error) from error
+
+    def verify_and_adopt(self, source: Path, blob: Blob) -> None:
+        """Hash `source`, fsync it and adopt it. Raises IntegrityError (and leaves `source`), StoreError."""
+        got = hash_file(source, blob.algorithm)
+        if got != blob.digest:
+            raise IntegrityError(f"{source.name}: expected {blob.algorithm} {blob.digest}, got {got}")
+        descriptor = os.open(source, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self.adopt(source, blob)
+
+
+def hash_file(path: Path, algorithm: str) -> str:
+    """The digest of a file's content as `Blob.algorithm` defines it, in hexadecimal."""
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = new_hash(algorithm, size)
+        buffer = bytearray(CHUNK_BYTES)
+        view = memoryview(buffer)
+        while count := file.readinto(buffer):
+            digest.update(view[:count])
+    return digest.hexdigest()
+
+
+def new_hash(algorithm: str, size: int) -> hashlib._Hash:
+    """A running hash for content of `size` bytes; git's begins with a header (git-hash-object(1))."""
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+
+
+def write_error(path: Path, error: OSError) -> NoSpace | StoreError:
+    """What to raise when writing `path` failed with `error`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(
+            f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again"
+        )
+    return StoreError(f"{path}: {error.strerror}")
