@@ -1,0 +1,18 @@
+"""The configuration: YAML files at the door, one frozen `Config` behind it."""
+
+from mirrortools.config.load import DEFAULT_PATH, ENVIRONMENT_VARIABLE, JOB_FOLDER, config_path, load
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
+
+__all__ = [
+    "DEFAULT_PATH",
+    "ENVIRONMENT_VARIABLE",
+    "JOB_FOLDER",
+    "Config",
+    "EdgeConfig",
+    "Job",
+    "RepositoryConfig",
+    "Source",
+    "config_path",
+    "did_you_mean",
+    "load",
+]

@@ -1,0 +1,222 @@
+"""From the forms of all files to one `Config`: defaults are inherited here, and contradictions found."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from mirrortools.config.document import Document, Key
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
+from mirrortools.config.schema import EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm, SourcesForm
+from mirrortools.model import RepoId
+
+Form = TypeVar("Form", bound=SourcesForm, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class File(Generic[Form]):
+    """A form, and where it stands: the file, and the keys above it."""
+
+    document: Document
+    form: Form
+    keys: tuple[Key, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the file are relative to."""
+        return self.document.path.parent
+
+    def problem(self, message: str, *keys: Key) -> str:
+        """`file:line: key: message` for the value at `keys` below this form."""
+        return self.document.problem((*self.keys, *keys), message)
+
+    def place(self) -> str:
+        """`file:line`."""
+        return f"{self.document.path}:{self.document.where(self.keys)[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class _JobPart:
+    """What a job is made of, whether it has a file of its own or stands in the main file."""
+
+    name: str
+    file: File[SourcesForm]
+    repositories: tuple[File[RepositoryForm], ...]
+    sync_interval_s: int | None = None
+    edges: tuple[str, ...] | None = None
+
+
+def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[str]) -> Config:
+    """Fill in what is inherited, and append every contradiction to `found`."""
+    parts = _parts(main, files)
+    for check in (_repeated_jobs, _repeated_repositories, _unknown_edges, _missing_sources, _open_tokens):
+        found.extend(check(main, parts))
+    edges = {name: _edge(main, name, form) for name, form in main.form.edges.items()}
+    found.extend(_edge_places(main, edges))
+    form = main.form
+    return Config(
+        path=main.document.path,
+        root=form.root,
+        listen=form.listen,
+        sync_interval_s=form.sync_interval,
+        max_parallel=form.max_parallel,
+        min_free_bytes=form.min_free,
+        edges=MappingProxyType(edges),
+        jobs=MappingProxyType({part.name: _job(main, part) for part in parts}),
+    )
+
+
+def _parts(main: File[MainForm], files: Sequence[File[JobForm]]) -> list[_JobPart]:
+    """The job of the main file, if it has repositories, and one per job file."""
+    parts = []
+    if main.form.repositories:
+        parts.append(_JobPart(main.document.path.stem, main, _places(main, main.form.repositories)))
+    for file in files:
+        repositories = _places(file, file.form.repositories)
+        part = _JobPart(file.document.path.stem, file, repositories, file.form.sync_interval, file.form.edges)
+        parts.append(part)
+    return parts
+
+
+def _places(file: File[SourcesForm], forms: Iterable[RepositoryForm]) -> tuple[File[RepositoryForm], ...]:
+    return tuple(File(file.document, form, ("repositories", index)) for index, form in enumerate(forms))
+
+
+def _job(main: File[MainForm], part: _JobPart) -> Job:
+    repositories = (_repository(main, part, place) for place in part.repositories)
+    return Job(
+        name=part.name,
+        path=part.file.document.path,
+        sync_interval_s=part.sync_interval_s or main.form.sync_interval,
+        repositories=tuple(repository for repository in repositories if repository is not None),
+    )
+
+
+def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm]) -> RepositoryConfig | None:
+    """None without a source, of which `_missing_sources` speaks."""
+    levels, form = (place, part.file, main), place.form
+    source = _source(levels)
+    if source is None:
+        return None
+    return RepositoryConfig(
+        repo=RepoId.parse(form.repo),
+        job=part.name,
+        source=source,
+        backup_source=_backup_source(levels),
+        revisions=form.revisions,
+        include=form.include,
+        exclude=form.exclude,
+        edges=_edges(form.edges, part.edges, main.form.edges),
+        force_push=form.force_push or main.form.force_push,
+    )
+
+
+def _edges(*levels: Iterable[str] | None) -> tuple[str, ...]:
+    """The names of the innermost level that says something."""
+    return next((tuple(dict.fromkeys(names)) for names in levels if names is not None), ())
+
+
+def _source(levels: Iterable[File[SourcesForm]]) -> Source | None:
+    return next((_place(level, level.form.source) for level in levels if level.form.source), None)
+
+
+def _backup_source(levels: Iterable[File[SourcesForm]]) -> Source | None:
+    """The innermost backup; none is inherited past a level that has a source of its own."""
+    for level in levels:
+        if "backup_source" in level.form.model_fields_set:
+            return _place(level, level.form.backup_source) if level.form.backup_source else None
+        if level.form.source:
+            return None
+    return None
+
+
+def _place(level: File[SourcesForm], form: SourceForm) -> Source:
+    return Source(form.url, _path(level, form.token_file), _path(level, form.ca_file))
+
+
+def _path(file: File[SourcesForm], path: Path | None) -> Path | None:
+    return None if path is None else file.folder / path
+
+
+def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
+    return EdgeConfig(
+        name=name,
+        url=form.url,
+        http=form.http,
+        identity_file=_path(main, form.identity_file),
+        known_hosts=_path(main, form.known_hosts),
+        listen=form.listen or main.form.listen,
+        rate_limit_bytes_s=form.rate_limit,
+    )
+
+
+def _repeated_jobs(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    for part in parts[1:]:
+        if main.form.repositories and part.name == main.document.path.stem:
+            message = f"a second job called {part.name!r}, after the repositories of {main.document.path}"
+            yield part.file.problem(f"{message}; rename this file")
+
+
+def _repeated_repositories(_: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    seen: dict[str, str] = {}
+    for part in parts:
+        for place in part.repositories:
+            first = seen.setdefault(place.form.repo, place.place())
+            if first != place.place():
+                yield place.problem(f"{place.form.repo} is mirrored already by {first}; keep one of the two")
+
+
+def _unknown_edges(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    known = main.form.edges
+    for part in parts:
+        for index, name in enumerate(part.edges or ()):
+            if name not in known:
+                yield part.file.problem(_unknown_edge(name, known), "edges", index)
+        for place in part.repositories:
+            for index, name in enumerate(place.form.edges or ()):
+                if name not in known:
+                    yield place.problem(_unknown_edge(name, known), "edges", index)
+
+
+def _unknown_edge(name: str, known: Mapping[str, EdgeForm]) -> str:
+    return f"there is no edge {name!r}{did_you_mean(name, known) or '; the main file defines none'}"
+
+
+def _missing_sources(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    for part in parts:
+        for place in part.repositories:
+            if _source((place, part.file, main)) is None:
+                yield place.problem("no source; set `source` here, in the job or in the main file")
+
+
+def _open_tokens(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    """Token files that accounts outside of owner and group can read."""
+    for level in (main, *(level for part in parts for level in (part.file, *part.repositories))):
+        for key, form in (("source", level.form.source), ("backup_source", level.form.backup_source)):
+            path = _path(level, form.token_file if form else None)
+            if path is not None and _others_may_read(path):
+                message = f"every account of this host can read {path}; run: chmod o= {path}"
+                yield level.problem(message, key, "token_file")
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # `config check` speaks of files that are missing
+
+
+def _edge_places(main: File[MainForm], edges: Mapping[str, EdgeConfig]) -> Iterable[str]:
+    """Edges that would overwrite the origin or each other."""
+    seen: dict[object, str] = {}
+    for name, edge in edges.items():
+        root = main.form.root
+        if edge.scheme == "file" and (edge.root.is_relative_to(root) or root.is_relative_to(edge.root)):
+            yield main.problem(f"this edge lies in the origin's own root {root}", "edges", name, "url")
+        first = seen.setdefault((edge.host, edge.port or 22, edge.root), name)
+        if first != name:
+            yield main.problem(f"the same place as the edge {first!r}", "edges", name, "url")

@@ -1,0 +1,149 @@
+"""What the rest of the program sees of a configuration: frozen values, every default filled in."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from mirrortools.errors import ConfigError
+from mirrortools.model import RepoId
+
+ForcePush = Literal["refuse", "accept"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place to pull from. `url` has no trailing slash and no credentials; the token is in `token_file`."""
+
+    url: str
+    token_file: Path | None = None
+    ca_file: Path | None = None
+
+    @property
+    def scheme(self) -> str:
+        """One of http, https, ssh, file, dir."""
+        return urlsplit(self.url).scheme
+
+    def __str__(self) -> str:
+        return self.url
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeConfig:
+    """A host that serves a copy: `url` is `ssh://user@host:port/root` or `file:///root`.
+
+    `http` is where clients reach it; None for files means what ssh uses by itself.
+    """
+
+    name: str
+    url: str
+    http: str | None
+    identity_file: Path | None
+    known_hosts: Path | None
+    listen: str
+    rate_limit_bytes_s: int | None = None
+
+    @property
+    def scheme(self) -> str:
+        """`ssh` or `file`."""
+        return urlsplit(self.url).scheme
+
+    @property
+    def user(self) -> str | None:
+        """The account on the edge, if the URL names one."""
+        return urlsplit(self.url).username
+
+    @property
+    def host(self) -> str:
+        """The host's name or address; empty for `file`."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int | None:
+        """The port of sshd, if the URL names one."""
+        return urlsplit(self.url).port
+
+    @property
+    def root(self) -> Path:
+        """The root of the mirror on that host."""
+        return Path(urlsplit(self.url).path)
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryConfig:
+    """One repository to mirror, with the job's and the main file's values filled in.
+
+    `revisions` are ref names, fnmatch patterns of ref names, or commits of 40 hexadecimal digits. `include`
+    and `exclude` are fnmatch patterns of whole paths, in which `*` crosses slashes. `edges` are names of
+    `Config.edges`.
+    """
+
+    repo: RepoId
+    job: str
+    source: Source
+    backup_source: Source | None
+    revisions: tuple[str, ...] = ("main",)
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    edges: tuple[str, ...] = ()
+    force_push: ForcePush = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One configuration file's repositories and how often they are synced. `path` is that file."""
+
+    name: str
+    path: Path
+    sync_interval_s: int
+    repositories: tuple[RepositoryConfig, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that was configured. `max_parallel` is None for `auto`; `path` is the main file."""
+
+    path: Path
+    root: Path
+    listen: str
+    sync_interval_s: int
+    max_parallel: int | None
+    min_free_bytes: int
+    edges: Mapping[str, EdgeConfig]
+    jobs: Mapping[str, Job]
+
+    def repositories(self) -> tuple[RepositoryConfig, ...]:
+        """Every repository of every job, in the order of the files."""
+        return tuple(repository for job in self.jobs.values() for repository in job.repositories)
+
+    def repository(self, repo: RepoId) -> RepositoryConfig:
+        """What is configured for `repo`. Raises ConfigError."""
+        known = {str(repository.repo): repository for repository in self.repositories()}
+        if str(repo) not in known:
+            raise ConfigError(f"no job has the repository {repo}{did_you_mean(str(repo), known)}")
+        return known[str(repo)]
+
+    def job(self, name: str) -> Job:
+        """The job called `name`. Raises ConfigError."""
+        if name not in self.jobs:
+            raise ConfigError(f"there is no job {name!r}{did_you_mean(name, self.jobs)}")
+        return self.jobs[name]
+
+    def edge(self, name: str) -> EdgeConfig:
+        """The edge called `name`. Raises ConfigError."""
+        if name not in self.edges:
+            raise ConfigError(f"there is no edge {name!r}{did_you_mean(name, self.edges)}")
+        return self.edges[name]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known word, `; known: a, b` when none is near and they are few."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; known: {', '.join(names)}" if 0 < len(names) <= 16 else ""

@@ -1,0 +1,347 @@
+"""What may stand in the configuration files, key by key, with a description and an example of each.
+
+These classes are the form of the files; `resolved.py` has the values that the program works with.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+
+from mirrortools.config.quantities import parse_duration, parse_rate, parse_size
+from mirrortools.errors import ConfigError, HostileTree
+from mirrortools.model import RepoId, check_full_ref
+
+SOURCE_SCHEMES: Final = ("http", "https", "ssh", "file", "dir")
+EDGE_SCHEMES: Final = ("ssh", "file")
+DEFAULT_LISTEN: Final = "0.0.0.0:80"
+DEFAULT_INTERVAL_S: Final = 3600
+DEFAULT_MIN_FREE_BYTES: Final = 1 << 30
+Item = TypeVar("Item")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+_LISTEN: Final = re.compile(r"(?:(?:\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})\Z")
+
+
+def check_url(text: str, schemes: tuple[str, ...]) -> str:
+    """The URL without trailing slashes. Raises ValueError; its text never repeats a credential."""
+    shown = re.sub(r"//.*@", "//…@", text)
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError("a URL has no spaces and no control characters")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"{shown!r} is not a URL: a bracket or a port that is no number") from error
+    if parts.scheme not in schemes:
+        raise ValueError(f"expected a URL with {', '.join(f'{s}://' for s in schemes)}, got {shown!r}")
+    _check_credentials(parts, shown)
+    _check_place(parts, shown)
+    return text.rstrip("/")
+
+
+def _check_credentials(parts: SplitResult, shown: str) -> None:
+    if parts.password is not None or (parts.username is not None and parts.scheme != "ssh"):
+        raise ValueError(
+            f"{shown}: credentials do not belong into a URL, where logs and process lists show them; "
+            "write the token into a file that only you can read and name it: {url: …, token_file: /path}"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(f"{shown.partition('?')[0].partition('#')[0]}: a URL with ? or # cannot be a base")
+
+
+def _check_place(parts: SplitResult, shown: str) -> None:
+    if parts.scheme in ("file", "dir"):
+        if parts.hostname or not parts.path.strip("/"):
+            raise ValueError(f"expected {parts.scheme}:///absolute/path, got {shown!r}")
+    elif not parts.hostname or parts.hostname.startswith("-"):
+        raise ValueError(f"expected a host after {parts.scheme}://, got {shown!r}")
+    if ".." in PurePosixPath(parts.path).parts:
+        raise ValueError(f"write the path without '..', got {shown!r}")
+
+
+def _source_url(text: str) -> str:
+    return check_url(text, SOURCE_SCHEMES)
+
+
+def _edge_url(text: str) -> str:
+    url = check_url(text, EDGE_SCHEMES)
+    if not urlsplit(url).path.strip("/"):
+        raise ValueError(f"name the edge's root folder too: {url}/srv/mirrortools")
+    return url
+
+
+def _http_url(text: str) -> str:
+    return check_url(text, ("http", "https"))
+
+
+def _root(path: Path) -> Path:
+    if not path.is_absolute() or ".." in path.parts or path == Path("/"):
+        raise ValueError(f"expected an absolute path such as /srv/mirrortools, got {str(path)!r}")
+    return path
+
+
+def _listen(text: str) -> str:
+    match = _LISTEN.match(text)
+    if match is None or not 0 < int(match.group(1)) < 65536:
+        raise ValueError(f"expected address:port such as 0.0.0.0:80 or [::]:80, got {text!r}")
+    return text if ":" in text else f"0.0.0.0:{text}"
+
+
+def _repo(text: str) -> str:
+    try:
+        return str(RepoId.parse(text))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _revision(text: str) -> str:
+    try:
+        check_full_ref("refs/heads/" + re.sub(r"[*?\[\]!]", "x", text))
+    except HostileTree as error:
+        raise ValueError(
+            f"expected a branch, a tag, a pattern such as 'v*' or a commit, got {text!r}"
+        ) from error
+    if text.startswith(("-", "refs/")):
+        raise ValueError(f"write the short name (main, v1.0), got {text!r}")
+    return text
+
+
+def _pattern(text: str) -> str:
+    if not text or text.startswith("/") or "\\" in text:
+        raise ValueError(f"expected a pattern of paths inside the repository such as '*.json', got {text!r}")
+    return text + "*" if text.endswith("/") else text
+
+
+def _name(text: str) -> str:
+    if not NAME.match(text):
+        raise ValueError(f"a name is made of letters, digits, '.', '_' and '-', got {text!r}")
+    return text
+
+
+def _parallel(value: Any) -> int | None:
+    if value == "auto":
+        return None
+    if not str(value).isdecimal() or not 1 <= int(value) <= 64:
+        raise ValueError(f"expected a number from 1 to 64, or auto, got {value!r}")
+    return int(value)
+
+
+def _not_empty(values: tuple[Item, ...]) -> tuple[Item, ...]:
+    # pydantic's own min_length also speaks up when the only item is wrong, which says the same thing twice.
+    if not values:
+        raise ValueError("the list is empty; name at least one, or leave the key out")
+    return values
+
+
+_TEXT_OR_NUMBER: Final = WithJsonSchema({"type": ["string", "integer"]})
+Size = Annotated[int, BeforeValidator(parse_size), _TEXT_OR_NUMBER]
+Rate = Annotated[int, BeforeValidator(parse_rate), _TEXT_OR_NUMBER]
+Duration = Annotated[int, BeforeValidator(parse_duration), _TEXT_OR_NUMBER]
+Parallel = Annotated[
+    int | None,
+    BeforeValidator(_parallel),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}),
+]
+SourceUrl = Annotated[str, AfterValidator(_source_url)]
+Listen = Annotated[str, AfterValidator(_listen), _TEXT_OR_NUMBER]
+Name = Annotated[str, AfterValidator(_name)]
+RepoName = Annotated[str, AfterValidator(_repo)]
+Revisions = Annotated[tuple[Annotated[str, AfterValidator(_revision)], ...], AfterValidator(_not_empty)]
+Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]
+
+
+def _or_text(schema: dict[str, Any]) -> None:
+    """Say in a JSON Schema that plain text may stand for the mapping."""
+    mapping = {key: schema.pop(key) for key in list(schema) if key not in ("title", "description")}
+    schema["anyOf"] = [{"type": "string"}, mapping]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
+    )
+
+
+class SourceForm(_Form):
+    """A place to pull from: its URL, or a mapping with the files that it needs."""
+
+    model_config = ConfigDict(json_schema_extra=_or_text)
+
+    url: SourceUrl = Field(
+        description="Where repositories lie: <url>/<org>/<name>, datasets below <url>/datasets/. "
+        "http, https, ssh, file or dir (a folder of model files without git).",
+        examples=["https://huggingface.co", "dir:///srv/own-models"],
+    )
+    token_file: Path | None = Field(
+        default=None,
+        description="File with the access token; not readable by others. Relative to this file.",
+        examples=["/etc/mirrortools/hub.token"],
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description="Certificates (PEM) to trust for this source instead of the system's.",
+        examples=["/etc/mirrortools/company-ca.pem"],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+
+class SourcesForm(_Form):
+    """What the main file, a job and a repository have in common."""
+
+    source: SourceForm | None = Field(
+        default=None,
+        description="The source to pull from. It alone decides what a ref means.",
+        examples=["https://huggingface.co", {"url": "https://huggingface.co", "token_file": "hub.token"}],
+    )
+    backup_source: SourceForm | None = Field(
+        default=None,
+        description="Asked for bytes when the source fails; never decides a ref. A job or repository with a source "
+        "of its own does not inherit a backup_source, so that private names are never asked of a public one.",
+        examples=["https://hf-mirror.example"],
+    )
+
+
+class RepositoryForm(SourcesForm):
+    """A repository to mirror: its name, or a mapping."""
+
+    model_config = ConfigDict(json_schema_extra=_or_text)
+
+    repo: RepoName = Field(
+        description="org/name for a model, datasets/org/name for a dataset.",
+        examples=["Qwen/Qwen2-7B", "datasets/squad"],
+    )
+    revisions: Revisions = Field(
+        default=("main",),
+        description="Branches, tags, fnmatch patterns of them, or commits of 40 hexadecimal digits.",
+        examples=[["main", "v*"]],
+    )
+    include: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
+        default=("*",),
+        description="fnmatch patterns of the files to mirror; * crosses slashes, a last / means the folder.",
+        examples=[["*.safetensors", "*.json"]],
+    )
+    exclude: Patterns = Field(
+        default=(), description="fnmatch patterns of the files to leave out.", examples=[["*.bin", "onnx/"]]
+    )
+    edges: tuple[Name, ...] | None = Field(
+        default=None, description="Names of the edges to deliver to; all when left out.", examples=[["bj1"]]
+    )
+    force_push: Literal["refuse", "accept"] | None = Field(
+        default=None,
+        description="What to do when the source moves a ref to an unrelated or older commit.",
+        examples=["accept"],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"repo": value} if isinstance(value, str) else value
+
+
+_Repositories = Annotated[tuple[RepositoryForm, ...], AfterValidator(_not_empty)]
+_REPOSITORY_EXAMPLES: Final[list[Any]] = [
+    ["Qwen/Qwen2-7B", {"repo": "datasets/squad", "revisions": ["main"]}]
+]
+
+
+class EdgeForm(_Form):
+    """A host that serves a copy."""
+
+    url: Annotated[str, AfterValidator(_edge_url)] = Field(
+        description="How to deliver: ssh://user@host:port/root, or file:///root for a folder on this host.",
+        examples=["ssh://mirror@bj1.example:22/srv/mirrortools"],
+    )
+    http: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        default=None, description="Where clients reach the edge.", examples=["https://bj1.example"]
+    )
+    identity_file: Path | None = Field(
+        default=None,
+        description="Private key for ssh; what ssh uses by itself when left out.",
+        examples=["/etc/mirrortools/id_ed25519"],
+    )
+    known_hosts: Path | None = Field(
+        default=None,
+        description="File with the edge's host key; what ssh uses by itself when left out.",
+        examples=["/etc/mirrortools/known_hosts"],
+    )
+    listen: Listen | None = Field(
+        default=None,
+        description="What the generated nginx of the edge listens on; as at the top level when left out.",
+        examples=["0.0.0.0:80"],
+    )
+    rate_limit: Rate | None = Field(
+        default=None, description="The most that a delivery to this edge may send.", examples=["100Mbit"]
+    )
+
+
+class JobForm(SourcesForm):
+    """One file of conf.d: repositories, and what they have in common."""
+
+    sync_interval: Duration | None = Field(
+        default=None, description="Time between two syncs of this job.", examples=["1h", 3600]
+    )
+    edges: tuple[Name, ...] | None = Field(
+        default=None,
+        description="Edges for the repositories that name none; all when left out.",
+        examples=[["bj1"]],
+    )
+    repositories: _Repositories = Field(description="What to mirror.", examples=_REPOSITORY_EXAMPLES)
+
+
+class MainForm(SourcesForm):
+    """mirrortool.yaml."""
+
+    root: Annotated[Path, AfterValidator(_root)] = Field(
+        description="Where everything lies; public/ below it is served.", examples=["/srv/mirrortools"]
+    )
+    sync_interval: Duration = Field(
+        default=DEFAULT_INTERVAL_S,
+        description="Time between two syncs, for jobs that name none.",
+        examples=["1h", 3600],
+    )
+    max_parallel: Parallel = Field(
+        default=None, description="Transfers at the same time: 1 to 64, or auto.", examples=["auto", 8]
+    )
+    listen: Listen = Field(
+        default=DEFAULT_LISTEN,
+        description="What the generated nginx of this origin listens on.",
+        examples=["0.0.0.0:80", "[::]:8080"],
+    )
+    min_free: Size = Field(
+        default=DEFAULT_MIN_FREE_BYTES,
+        description="Disk space that a sync always leaves free.",
+        examples=["10GiB"],
+    )
+    force_push: Literal["refuse", "accept"] = Field(
+        default="refuse",
+        description="What to do when the source moves a ref to an unrelated or older commit.",
+        examples=["accept"],
+    )
+    edges: dict[Name, EdgeForm] = Field(
+        default_factory=dict,
+        description="The hosts that serve a copy, by name.",
+        examples=[
+            {"bj1": {"url": "ssh://mirror@bj1.example/srv/mirrortools", "http": "https://bj1.example"}}
+        ],
+    )
+    repositories: _Repositories | None = Field(
+        default=None,
+        description="Repositories without a job file; they form a job called like this file.",
+        examples=_REPOSITORY_EXAMPLES,
+    )
