@@ -1,0 +1,327 @@
+"""What nginx and rsync serve: symlink trees, Hub API files and bare git repositories, published refs last.
+
+The only module that knows the served shape. Everything it writes is below `<root>/public`:
+
+    <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
+    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…
+    <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
+    <repo.path>/meta/git.json, refs.json  what was published last
+    <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
+
+Only the standard library is used here, because the receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mirrortools import hubapi
+from mirrortools.errors import HostileTree, NoSpace, StoreError
+from mirrortools.files import make_folder, move_folder, point_link, sync_folder, write_file
+from mirrortools.model import (
+    KINDS,
+    Blob,
+    GitSnapshot,
+    Manifest,
+    Publication,
+    RepoId,
+    Revision,
+    check_full_ref,
+    quote_ref,
+)
+
+T = TypeVar("T")
+
+# A listing lies in the folder that it lists, under the one name that no file of a repository can have.
+LISTING = ".git"
+# Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
+_RESERVED_FIRST = frozenset((*KINDS, "api", "blobs", "spaces"))
+_RESERVED_LAST = frozenset(("commits", "meta", "refs", "resolve", "revision", "tree", "paths-info", "info"))
+_GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+
+
+class Tree:
+    """The served tree of one root. One writer per repository: the caller holds its lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.public = root / "public"
+        self.stage = root / "state" / "stage"
+
+    def publish(self, publication: Publication) -> bool:
+        """Make a repository look like `publication`, refs last; return whether anything changed.
+
+        Raises StoreError when a blob is missing (then every ref still names what it named before), NoSpace.
+        """
+        changed = [self.publish_revision(manifest) for manifest in publication.manifests.values()]
+        changed.append(self.publish_git(publication.repo, publication.git))
+        changed.append(self.publish_refs(publication.repo, publication.refs))
+        return any(changed)
+
+    def publish_revision(self, manifest: Manifest) -> bool:
+        """Put a commit's files and API answers in place; return whether anything changed.
+
+        The same commit with another manifest (other include or exclude rules) replaces the former one.
+        Raises StoreError, NoSpace.
+        """
+        folder = self._folder(manifest.revision.repo)
+        commit = manifest.revision.commit
+        wanted = _json(manifest.to_json())
+        if (
+            _content(folder / "meta" / commit / "manifest.json") == wanted
+            and (folder / "commits" / commit).is_dir()
+        ):
+            return False
+        self._require(manifest.blobs, str(manifest.revision))
+        with self._staging(commit) as stage:
+            _write_links(stage / "files", f"{manifest.revision.repo.path}/commits/{commit}", manifest)
+            _write_answers(stage / "meta", manifest)
+            move_folder(stage / "files", folder / "commits" / commit)
+            move_folder(stage / "meta", folder / "meta" / commit)
+        return True
+
+    def publish_git(self, repo: RepoId, snapshot: GitSnapshot) -> bool:
+        """Let `git clone` see `snapshot`, packs before refs; return whether anything changed.
+
+        Raises StoreError, NoSpace. Packs of the snapshot before stay for clones that are under way.
+        """
+        record = self._folder(repo) / "meta" / "git.json"
+        wanted = _json(snapshot.to_json())
+        if _content(record) == wanted:
+            return False
+        self._require(snapshot.packs.values(), f"{repo}.git")
+        former = self.git(repo)
+        bare = self.public / f"{repo.path}.git"
+        with _writing(bare):
+            _point_packs(bare / "objects" / "pack", f"{repo.path}.git/objects/pack", snapshot)
+            for name, content in _git_files(snapshot).items():
+                make_folder((bare / name).parent)
+                write_file(bare / name, content)
+            make_folder(record.parent)
+            write_file(record, wanted)
+            _drop_packs(bare / "objects" / "pack", {*snapshot.packs, *(former.packs if former else ())})
+        return True
+
+    def publish_refs(self, repo: RepoId, refs: Mapping[str, str]) -> bool:
+        """Make `refs` (full name → commit) the refs of a repository; return whether anything changed.
+
+        Refs that are not named any more vanish; their commits stay.
+        Raises StoreError when a commit was not published.
+        """
+        folder = self._folder(repo)
+        for name, commit in refs.items():
+            check_full_ref(name)
+            if not (folder / "meta" / commit / "manifest.json").is_file():
+                raise StoreError(f"{repo}: {name} may not name {commit}: that revision is not in the tree")
+        wanted = {quote_ref(name): f"../commits/{commit}" for name, commit in hubapi.short_refs(refs).items()}
+        with _writing(folder / "refs"):
+            moved = _point_refs(folder / "refs", wanted)
+            return _replace(folder / "meta" / "refs.json", _json(hubapi.refs(refs))) or moved
+
+    def refs(self, repo: RepoId) -> dict[str, str]:
+        """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
+        return _load(self._folder(repo) / "meta" / "refs.json", _refs_of) or {}
+
+    def manifest(self, revision: Revision) -> Manifest | None:
+        """The manifest of a published revision. Raises StoreError when it is damaged."""
+        record = self._folder(revision.repo) / "meta" / revision.commit / "manifest.json"
+        return _load(record, Manifest.from_json)
+
+    def git(self, repo: RepoId) -> GitSnapshot | None:
+        """What `git clone` sees. Raises StoreError when the record is damaged."""
+        return _load(self._folder(repo) / "meta" / "git.json", GitSnapshot.from_json)
+
+    def commits(self, repo: RepoId) -> list[str]:
+        """Every commit that is served, with a ref or without."""
+        return sorted(record.parent.name for record in (self._folder(repo) / "meta").glob("*/manifest.json"))
+
+    def publication(self, repo: RepoId) -> Publication | None:
+        """All that is served of a repository, commits without a ref too. Raises StoreError when damaged."""
+        git = self.git(repo)
+        if git is None or not (self._folder(repo) / "meta" / "refs.json").is_file():
+            return None
+        manifests = {commit: self.manifest(Revision(repo, commit)) for commit in self.commits(repo)}
+        return Publication(repo, self.refs(repo), {c: m for c, m in manifests.items() if m}, git)
+
+    def repositories(self) -> Iterator[RepoId]:
+        """Every repository whose refs were published."""
+        for kind in KINDS:
+            folder = self.public / kind
+            records = [*folder.glob("*/meta/refs.json"), *folder.glob("*/*/meta/refs.json")]
+            for record in sorted(records):
+                yield RepoId(kind, record.parents[1].relative_to(folder).as_posix())
+
+    def _folder(self, repo: RepoId) -> Path:
+        """Where a repository lives. Raises StoreError for names that a URL of the Hub uses otherwise."""
+        first, _, last = repo.name.partition("/")
+        if first in _RESERVED_FIRST or last in _RESERVED_LAST or first.endswith(".git"):
+            raise StoreError(
+                f"{repo.path}: cannot be served, the served tree uses this name for something else"
+            )
+        return self.public / repo.path
+
+    def _require(self, blobs: Iterable[Blob], what: str) -> None:
+        for blob in blobs:
+            try:
+                size = (self.public / blob.path).stat().st_size
+            except FileNotFoundError:
+                raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
+            if size != blob.size:
+                raise StoreError(f"{what}: not published, {blob.path} has {size} bytes, expected {blob.size}")
+
+    @contextmanager
+    def _staging(self, name: str) -> Iterator[Path]:
+        """An empty folder on the tree's file system that is gone afterwards."""
+        with _writing(self.stage):
+            make_folder(self.stage)
+            stage = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.stage))
+            try:
+                stage.chmod(0o755)
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Say StoreError or NoSpace where the system says OSError."""
+    try:
+        yield
+    except OSError as error:
+        text = f"{error.filename or place}: {error.strerror}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace(f"{text}; free some space, then run it again") from error
+        raise StoreError(text) from error
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
+    """What `parse` makes of a JSON file; None when there is no such file. Raises StoreError."""
+    content = _content(path)
+    try:
+        return None if content is None else parse(json.loads(content))
+    except (ValueError, KeyError, TypeError, HostileTree) as error:
+        raise StoreError(f"{path}: damaged ({error}); sync this repository again") from error
+
+
+def _refs_of(document: Mapping[str, Any]) -> dict[str, str]:
+    return dict(document["refs"])
+
+
+def _replace(path: Path, content: bytes) -> bool:
+    """Write a file unless it already has this content; return whether it was written."""
+    if _content(path) == content:
+        return False
+    make_folder(path.parent)
+    write_file(path, content)
+    return True
+
+
+def _target(folder: str, blob: Blob) -> str:
+    """The relative symlink from a file in `folder` (below public) to `blob`."""
+    return "../" * (folder.count("/") + 1) + blob.path
+
+
+def _write_links(stage: Path, final: str, manifest: Manifest) -> None:
+    """Write a revision's files as they must be when `stage` is renamed to `final` (below public)."""
+    stage.mkdir()
+    made = {""}
+    for path, entry in manifest.files.items():
+        folder = path.rpartition("/")[0]
+        if folder not in made:
+            (stage / folder).mkdir(parents=True, exist_ok=True)
+            made.add(folder)
+        (stage / path).symlink_to(_target(f"{final}/{folder}".rstrip("/"), entry.blob))
+
+
+def _write_answers(stage: Path, manifest: Manifest) -> None:
+    """Write the API's answers for a revision and its manifest."""
+    documents = {
+        "manifest.json": manifest.to_json(),
+        "info.json": hubapi.info(manifest, blobs=False),
+        "info-blobs.json": hubapi.info(manifest, blobs=True),
+    }
+    for name, document in documents.items():
+        _write_new(stage / name, document)
+    for listing in hubapi.listings(manifest):
+        _write_new(stage / "flat" / listing.folder / LISTING, listing.flat)
+        if listing.recursive is not None:
+            _write_new(stage / "recursive" / listing.folder / LISTING, listing.recursive)
+
+
+def _write_new(path: Path, document: Any) -> None:
+    """Write a file of a staged folder, whose names are made durable all at once when it moves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(_json(document))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:
+    """Make the symlinks in `folder` exactly `wanted` (name → target), new ones first; whether one changed."""
+    make_folder(folder)
+    present = {link.name: str(link.readlink()) for link in folder.iterdir()}
+    for name in sorted(wanted):
+        if present.get(name) != wanted[name]:
+            point_link(folder / name, wanted[name])
+    dropped = present.keys() - wanted.keys()
+    _unlink(folder, dropped)
+    return bool(dropped) or any(present.get(name) != target for name, target in wanted.items())
+
+
+def _unlink(folder: Path, names: Collection[str]) -> None:
+    for name in names:
+        (folder / name).unlink()
+    if names:
+        sync_folder(folder)
+
+
+def _point_packs(folder: Path, final: str, snapshot: GitSnapshot) -> None:
+    make_folder(folder)
+    for name, blob in sorted(snapshot.packs.items()):
+        link, target = folder / name, _target(final, blob)
+        if not link.is_symlink() or str(link.readlink()) != target:
+            point_link(link, target)
+
+
+def _drop_packs(folder: Path, kept: Container[str]) -> None:
+    _unlink(folder, [link.name for link in folder.iterdir() if link.name not in kept])
+
+
+def _git_files(snapshot: GitSnapshot) -> dict[str, bytes]:
+    """The files of a bare repository but for its packs, in the order in which they must be written."""
+    head = snapshot.head if snapshot.head.startswith("refs/") else f"refs/heads/{snapshot.head}"
+    check_full_ref(head)
+    packs = [f"P {name}\n" for name in sorted(snapshot.packs) if name.endswith(".pack")]
+    packed, listed = ["# pack-refs with: peeled fully-peeled sorted \n"], []
+    for name, oid in sorted(snapshot.refs.items()):
+        packed.append(f"{oid} {name}\n")
+        listed.append(f"{oid}\t{name}\n")
+        if peeled := snapshot.peeled.get(name):
+            packed.append(f"^{peeled}\n")
+            listed.append(f"{peeled}\t{name}^{{}}\n")
+    return {
+        "config": _GIT_CONFIG,
+        "objects/info/packs": "".join([*packs, "\n"]).encode(),
+        "packed-refs": "".join(packed).encode(),
+        "info/refs": "".join(listed).encode(),
+        "HEAD": f"ref: {head}\n".encode(),
+    }
