@@ -1,7 +1,7 @@
 """A YAML file whose values remember the lines they stand on.
 
-Plain scalars stay text, except null: YAML 1.1 would make a date of the tag `2024-01-01`, a number of the tag `1.0`
-and of a commit that has only digits, and false of a repository called `no`.
+Plain scalars stay text, except null: YAML 1.1 would make a date of the tag `2024-01-01`, a number of the tag
+`1.0` and of a commit that has only digits, and false of a repository called `no`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"<<\Z"), ["<"])
 
 
@@ -87,9 +85,7 @@ def read_document(path: Path) -> Document:
     try:
         return _parse(path, path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        advice = (
-            "`mirrortool init` writes one to start from, --config FILE or MIRRORTOOL_CONFIG names another"
-        )
+        advice = "`mirrortool init` writes one to start from, --config FILE or MIRRORTOOL_CONFIG names another"
         raise ConfigError(f"{path}: no such file; {advice}") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error

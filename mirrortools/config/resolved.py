@@ -141,7 +141,7 @@ class Config:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known word, `; known: a, b` when none is near and they are few."""
+    """`; did you mean 'x'?` for the nearest known word, or `; known: a, b` when none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if near:

@@ -110,9 +110,7 @@ def _revision(text: str) -> str:
     try:
         check_full_ref("refs/heads/" + re.sub(r"[*?\[\]!]", "x", text))
     except HostileTree as error:
-        raise ValueError(
-            f"expected a branch, a tag, a pattern such as 'v*' or a commit, got {text!r}"
-        ) from error
+        raise ValueError(f"expected a branch, a tag, a pattern such as 'v*' or a commit, got {text!r}") from error
     if text.startswith(("-", "refs/")):
         raise ValueError(f"write the short name (main, v1.0), got {text!r}")
     return text
@@ -169,9 +167,7 @@ def _or_text(schema: dict[str, Any]) -> None:
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, hide_input_in_errors=True)
 
 
 class SourceForm(_Form):
@@ -211,8 +207,8 @@ class SourcesForm(_Form):
     )
     backup_source: SourceForm | None = Field(
         default=None,
-        description="Asked for bytes when the source fails; never decides a ref. A job or repository with a source "
-        "of its own does not inherit a backup_source, so that private names are never asked of a public one.",
+        description="Asked for bytes when the source fails; never decides a ref. A job or repository with a "
+        "source of its own does not inherit a backup_source, so that private names are never asked of a public one.",
         examples=["https://hf-mirror.example"],
     )
 
@@ -255,9 +251,7 @@ class RepositoryForm(SourcesForm):
 
 
 _Repositories = Annotated[tuple[RepositoryForm, ...], AfterValidator(_not_empty)]
-_REPOSITORY_EXAMPLES: Final[list[Any]] = [
-    ["Qwen/Qwen2-7B", {"repo": "datasets/squad", "revisions": ["main"]}]
-]
+_REPOSITORY_EXAMPLES: Final[list[Any]] = [["Qwen/Qwen2-7B", {"repo": "datasets/squad", "revisions": ["main"]}]]
 
 
 class EdgeForm(_Form):
@@ -336,9 +330,7 @@ class MainForm(SourcesForm):
     edges: dict[Name, EdgeForm] = Field(
         default_factory=dict,
         description="The hosts that serve a copy, by name.",
-        examples=[
-            {"bj1": {"url": "ssh://mirror@bj1.example/srv/mirrortools", "http": "https://bj1.example"}}
-        ],
+        examples=[{"bj1": {"url": "ssh://mirror@bj1.example/srv/mirrortools", "http": "https://bj1.example"}}],
     )
     repositories: _Repositories | None = Field(
         default=None,

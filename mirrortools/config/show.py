@@ -1,0 +1,108 @@
+"""A `Config` as it would stand in files, its JSON Schema, and a look at the files that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mirrortools.config.load import JOB_FOLDER
+from mirrortools.config.quantities import format_duration, format_rate, format_size
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source
+from mirrortools.config.schema import JobForm, MainForm
+
+Document = dict[str, Any]
+
+
+def as_documents(config: Config) -> dict[str, Document]:
+    """File name → content; `load` makes the same configuration of them."""
+    documents = {config.path.name: _main(config)}
+    for job in config.jobs.values():
+        if job.path == config.path:
+            documents[config.path.name]["repositories"] = _repositories(job)
+        else:
+            documents[f"{JOB_FOLDER}/{job.path.name}"] = {
+                "sync_interval": format_duration(job.sync_interval_s),
+                "repositories": _repositories(job),
+            }
+    return documents
+
+
+def main_schema() -> Document:
+    """JSON Schema of the main file."""
+    return MainForm.model_json_schema()
+
+
+def job_schema() -> Document:
+    """JSON Schema of the files in conf.d."""
+    return JobForm.model_json_schema()
+
+
+def missing_files(config: Config) -> list[str]:
+    """A line for every file that the configuration names (keys, tokens, certificates) and that is not there."""
+    return [
+        f"{config.path}: the {what}, {path}, does not exist"
+        for what, path in dict.fromkeys(_named_files(config))
+        if path is not None and not path.is_file()
+    ]
+
+
+def _named_files(config: Config) -> Iterator[tuple[str, Path | None]]:
+    for edge in config.edges.values():
+        yield f"identity_file of the edge {edge.name}", edge.identity_file
+        yield f"known_hosts of the edge {edge.name}", edge.known_hosts
+    for repository in config.repositories():
+        for source in (repository.source, repository.backup_source):
+            if source is not None:
+                yield f"token_file of {source}", source.token_file
+                yield f"ca_file of {source}", source.ca_file
+
+
+def _main(config: Config) -> Document:
+    return {
+        "root": str(config.root),
+        "listen": config.listen,
+        "sync_interval": format_duration(config.sync_interval_s),
+        "max_parallel": config.max_parallel or "auto",
+        "min_free": format_size(config.min_free_bytes),
+        "edges": {edge.name: _edge(edge) for edge in config.edges.values()},
+    }
+
+
+def _edge(edge: EdgeConfig) -> Document:
+    return {
+        "url": edge.url,
+        "http": edge.http,
+        "identity_file": _text(edge.identity_file),
+        "known_hosts": _text(edge.known_hosts),
+        "listen": edge.listen,
+        "rate_limit": edge.rate_limit_bytes_s and format_rate(edge.rate_limit_bytes_s),
+    }
+
+
+def _repositories(job: Job) -> list[Document]:
+    return [_repository(repository) for repository in job.repositories]
+
+
+def _repository(repository: RepositoryConfig) -> Document:
+    backup = repository.backup_source
+    return {
+        "repo": str(repository.repo),
+        "revisions": list(repository.revisions),
+        "include": list(repository.include),
+        "exclude": list(repository.exclude),
+        "edges": list(repository.edges),
+        "source": _source(repository.source),
+        "backup_source": _source(backup) if backup else None,
+        "force_push": repository.force_push,
+    }
+
+
+def _source(source: Source) -> Document | str:
+    files = {"token_file": source.token_file, "ca_file": source.ca_file}
+    named = {key: str(path) for key, path in files.items() if path is not None}
+    return {"url": source.url, **named} if named else source.url
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
