@@ -5,6 +5,8 @@ Only the standard library is used here, because the receiver runs this module on
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -63,10 +65,10 @@ class RepoId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Blob:
-    """Content, named by its digest.
+    """Content, named by its digest; `size` is in bytes.
 
-    `algorithm` is `sha256` (hash of the bytes, as git-LFS names them) or `git` (SHA-1 of `blob <size>\\0` and
-    the bytes, as git names them). `size` is in bytes.
+    `algorithm` is `sha256` (hash of the bytes, as git-LFS names them) or `git` (SHA-1 of the header
+    `blob <size>` with a NUL and the bytes, as git names them).
     """
 
     algorithm: str
@@ -187,7 +189,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class GitSnapshot:
-    """What `git clone` needs: packs (file name → sha256 blob), refs (full ref name → object id), the default branch.
+    """What `git clone` needs: packs (file name → sha256 blob), refs (full name → object id), default branch.
 
     `peeled` maps annotated tags to the commit they name, as `info/refs` shows it in its `^{}` lines.
     """
@@ -229,8 +231,8 @@ class GitSnapshot:
 class Publication:
     """Everything of one repository that is served: the same value on the origin and on every edge.
 
-    `refs` maps full ref names (`refs/heads/main`) to commits; `manifests` holds one manifest for each of those
-    commits and for each pinned one.
+    `refs` maps full ref names (`refs/heads/main`) to commits; `manifests` holds one manifest for each of
+    those commits and for each pinned one.
     """
 
     repo: RepoId
@@ -253,6 +255,17 @@ class Publication:
         content = (manifest.blobs for manifest in self.manifests.values())
         return frozenset().union(*content, self.git.packs.values())
 
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each part: `refs` (the refs and what git shows) and the manifest of every commit.
+
+        Whoever holds these items holds this publication, and perhaps older commits besides.
+        """
+        parts = {commit: manifest.to_json() for commit, manifest in self.manifests.items()}
+        return {
+            "refs": _json_digest([dict(self.refs), self.git.to_json()]),
+            **{commit: _json_digest(part) for commit, part in parts.items()},
+        }
+
     def to_json(self) -> dict[str, Any]:
         """The form in which a publication travels to an edge."""
         return {
@@ -273,8 +286,13 @@ class Publication:
             raise HostileTree(f"not a publication: {error!r}") from error
 
 
+def _json_digest(document: Any) -> str:
+    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def check_path(path: str) -> None:
-    """Refuse a file name that could leave its folder, hide, or hurt the tools that read it. Raises HostileTree."""
+    """Refuse a file name that could leave its folder, hide, or hurt its readers. Raises HostileTree."""
     problem = _path_problem(path)
     if problem:
         raise HostileTree(f"refused file name {path!r}: {problem}")

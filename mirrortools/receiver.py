@@ -1,0 +1,342 @@
+"""The program that answers on an edge: says what it holds, hashes what arrived, publishes what is complete.
+
+It runs from a zip archive in memory that the origin sends for the call, so it uses the standard library and
+our own modules alone, and it writes nothing outside its root:
+
+    public/                                         by Store and Tree
+    state/incoming/<quoted repository>/<digest>     what rsync brings; it goes on there after a break
+    state/locks/<quoted repository>.lock            who delivers now
+
+Requests, in the order in which a delivery asks them: `hello`, `state`, `begin` (takes the repository's lock),
+`adopt`, `publish` (lets go of it). `ping` keeps a call alive while rsync works. Every request is checked here,
+because the key that sent it may be stolen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import platform
+import re
+import select
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Final
+
+from mirrortools.errors import EdgeRefused, IntegrityError, Locked, MirrorError
+from mirrortools.files import make_folder
+from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
+from mirrortools.model import Blob, Publication, RepoId, quote_ref
+from mirrortools.store import Store, write_error
+from mirrortools.tree import Tree
+
+IDLE_TIMEOUT_S: Final = 900
+HEARTBEAT_S: Final = 5
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+class Receiver:
+    """One caller's conversation about one root. `hello` comes first; `adopt` and `publish` need a `begin`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._store = Store(root)
+        self._tree = Tree(root)
+        self._caller = ""
+        self._lock: RepositoryLock | None = None
+        self._answers: Mapping[str, Callable[[Request], Answer]] = {
+            "hello": self._hello,
+            "state": self._state,
+            "begin": self._begin,
+            "adopt": self._adopt,
+            "publish": self._publish,
+            "ping": lambda _: {},
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """Do what a request asks for. What fails becomes an answer `{"error": kind, "text": reason}`."""
+        try:
+            return self._answer(request)
+        except MirrorError as error:
+            return refusal(error)
+        except OSError as error:
+            return refusal(write_error(Path(error.filename or self.root), error))
+
+    def close(self) -> None:
+        """Let go of the repository that was begun."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _answer(self, request: Request) -> Answer:
+        name = request.get("ask")
+        if not isinstance(name, str) or name not in self._answers:
+            raise EdgeRefused(f"unknown request {name!r}; the receiver knows {', '.join(self._answers)}")
+        if not self._caller and name != "hello":
+            raise EdgeRefused(f"{name} before hello")
+        return self._answers[name](request)
+
+    def _hello(self, request: Request) -> Answer:
+        version = request.get("version")
+        if version != PROTOCOL_VERSION:
+            raise EdgeRefused(f"the receiver speaks version {PROTOCOL_VERSION}, the origin {version!r}")
+        self._make_root()
+        self._caller = f"{str(request.get('caller') or 'an origin without a name')[:100]!r}"
+        return {
+            "version": PROTOCOL_VERSION,
+            "host": platform.node(),
+            "python": platform.python_version(),
+            "rsync": rsync_version(),
+            "free_bytes": self._free_bytes(),
+            **self._state(request),
+        }
+
+    def _state(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            repos = [_repo(name) for name in request["repos"]]
+        return {"state": {repo.path: self._digests(repo) for repo in repos}}
+
+    def _digests(self, repo: RepoId) -> dict[str, str]:
+        """What is served of a repository, part by part; nothing when it is absent or damaged."""
+        try:
+            publication = self._tree.publication(repo)
+        except MirrorError:
+            return {}
+        return publication.digests() if publication else {}
+
+    def _begin(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
+        self.close()
+        self._lock = RepositoryLock(self.root, repo, self._caller)
+        missing = self._store.missing(blobs)
+        incoming = self._incoming(repo)
+        _drop_strangers(incoming, {blob.digest for blob in missing})
+        return {
+            "missing": [[b.algorithm, b.digest, b.size, _arrived_bytes(incoming, b)] for b in missing],
+            "folder": incoming.relative_to(self.root).as_posix(),
+            "free_bytes": self._free_bytes(),
+        }
+
+    def _adopt(self, request: Request) -> Answer:
+        """Hash what arrived, on a thread per processor: hashlib lets go of the interpreter's lock."""
+        with _refused_when_malformed():
+            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
+        self._require_begun(repo)
+        incoming = self._incoming(repo)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob), blobs))
+        bad = [[b.algorithm, b.digest, b.size, p] for b, p in zip(blobs, problems, strict=True) if p]
+        return {"bad": bad}
+
+    def _adopt_one(self, incoming: Path, blob: Blob) -> str | None:
+        """Move one blob into the store; else say what is wrong with it, and it is gone from incoming."""
+        path = incoming / blob.digest
+        if self._store.has(blob):
+            path.unlink(missing_ok=True)
+            return None
+        problem = _shape_problem(path, blob)
+        if problem is None:
+            try:
+                self._store.verify_and_adopt(path, blob)
+            except IntegrityError as error:
+                problem = str(error)
+            else:
+                return None
+        _remove(path)
+        return problem
+
+    def _publish(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            publication = Publication.from_json(request["publication"])
+            digests = publication.digests()
+        self._require_begun(publication.repo)
+        missing = self._store.missing(publication.blobs)
+        if missing:
+            raise EdgeRefused(f"{publication.repo}: {len(missing)} blobs are not here, {missing[0]} among them")
+        changed = self._tree.publish(publication)
+        shutil.rmtree(self._incoming(publication.repo))
+        self.close()
+        return {"changed": changed, "state": digests}
+
+    def _make_root(self) -> None:
+        if not self.root.is_absolute() or self.root == Path("/"):
+            raise EdgeRefused(f"{self.root}: the root of a mirror is an absolute path below /")
+        if not self.root.parent.is_dir():
+            raise EdgeRefused(f"{self.root}: {self.root.parent} is not there; mount the disk, or make that folder")
+        make_folder(self.root)
+
+    def _incoming(self, repo: RepoId) -> Path:
+        """The folder in which a repository's blobs arrive; it exists, and no symlink leads out of it."""
+        relative = Path("state", "incoming", quote_ref(repo.path))
+        make_folder(self.root / relative)
+        if (self.root / relative).resolve() != self.root.resolve() / relative:
+            raise EdgeRefused(f"{self.root / relative}: a symlink leads away from it; make it a real folder")
+        return self.root / relative
+
+    def _require_begun(self, repo: RepoId) -> None:
+        if self._lock is None or self._lock.repo != repo:
+            raise EdgeRefused(f"{repo}: asked for without a begin")
+
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self.root)
+        return disk.f_bavail * disk.f_frsize
+
+
+class RepositoryLock:
+    """The right to change one repository here, until `close` or the end of the process. Raises Locked."""
+
+    def __init__(self, root: Path, repo: RepoId, caller: str) -> None:
+        self.repo = repo
+        path = root / "state" / "locks" / f"{quote_ref(repo.path)}.lock"
+        make_folder(path.parent)
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = self._file.read(500).strip() or "another process"
+            self._file.close()
+            raise Locked(f"{repo}: {holder} delivers here now; it goes on when that has ended") from error
+        self._file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+        self._file.write(f"{caller} (process {os.getpid()}, since {since})\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Let the next one in."""
+        self._file.truncate(0)
+        self._file.close()
+
+
+def refusal(error: MirrorError) -> Answer:
+    """The answer that carries an error to the origin."""
+    return {"error": type(error).__name__, "text": str(error)}
+
+
+def rsync_version() -> str | None:
+    """The version of this host's rsync; None when there is none."""
+    try:
+        output = subprocess.run(["rsync", "--version"], capture_output=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.search(rb"version v?([0-9][0-9.]*)", output)
+    return match[1].decode() if match else None
+
+
+@contextlib.contextmanager
+def _refused_when_malformed() -> Iterator[None]:
+    """Turn what goes wrong while a request is read into a refusal; no act belongs inside."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise EdgeRefused(f"malformed request: {error!r}") from error
+
+
+def _repo(name: str) -> RepoId:
+    repo = RepoId.parse(name)
+    if repo.path != name:
+        raise ValueError(f"expected {repo.path!r}, got {name!r}")
+    return repo
+
+
+def _blobs(items: Sequence[Sequence[Any]]) -> list[Blob]:
+    return [Blob(str(algorithm), str(digest), int(size)) for algorithm, digest, size in items]
+
+
+def _drop_strangers(folder: Path, wanted: set[str]) -> None:
+    """Remove what an abandoned delivery of another revision left."""
+    for path in folder.iterdir():
+        if path.name not in wanted:
+            _remove(path)
+
+
+def _arrived_bytes(folder: Path, blob: Blob) -> int:
+    """How much of a blob came in an earlier, broken delivery; what cannot be continued is removed."""
+    path = folder / blob.digest
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= blob.size:
+        return status.st_size
+    _remove(path)
+    return 0
+
+
+def _shape_problem(path: Path, blob: Blob) -> str | None:
+    """Why a file in incoming cannot be the blob, before it is hashed.
+
+    A symlink or a second hard link would let its maker change the blob after it was hashed.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return f"{blob.digest}: expected {blob.size} bytes, got nothing"
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+        return f"{blob.digest}: expected a plain file, got mode {status.st_mode:o} with {status.st_nlink} names"
+    if status.st_size != blob.size:
+        return f"{blob.digest}: expected {blob.size} bytes, got {status.st_size}"
+    return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> None:
+    """Answer requests until the caller ends, with a sign of life every few seconds while one takes long."""
+    with ThreadPoolExecutor(1) as worker:
+        try:
+            while (request := read_frame(read)) is not None:
+                write(_reply(_alive(worker.submit(receiver.answer, request), write)))
+        except EdgeRefused as error:
+            # Where the next frame would begin is unknown now, so this is the last word.
+            write(frame(refusal(error)))
+        finally:
+            receiver.close()
+
+
+def _alive(work: Future[Answer], write: Callable[[bytes], object]) -> Answer:
+    while not wait([work], timeout=HEARTBEAT_S).done:
+        write(frame({"working": True}))
+    return work.result()
+
+
+def _reply(answer: Answer) -> bytes:
+    try:
+        return frame(answer)
+    except EdgeRefused as error:
+        return frame(refusal(error))
+
+
+def main(root: str) -> None:
+    """Serve the caller at standard input and output."""
+    os.umask(0o022)
+    with contextlib.suppress(BrokenPipeError):
+        serve(Receiver(Path(root)), _read_standard_input, _write_standard_output)
+
+
+def _read_standard_input(size_bytes: int) -> bytes:
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    if not poll.poll(IDLE_TIMEOUT_S * 1000):
+        raise EdgeRefused(f"nothing was asked for {IDLE_TIMEOUT_S} s")
+    return os.read(0, size_bytes)
+
+
+def _write_standard_output(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]

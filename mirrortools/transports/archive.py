@@ -1,0 +1,77 @@
+"""The receiver as a zip archive in memory, and the command that runs it from standard input on an edge."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Final
+
+PYTHON_AT_LEAST: Final = (3, 11)
+_PACKAGE: Final = "mirrortools"
+_RECEIVER: Final = f"{_PACKAGE}.receiver"
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+# Reads the archive into a file that has no name, so that nothing is written to the edge's disk.
+_BOOTSTRAP: Final = f"""\
+import os,sys
+if sys.version_info<{PYTHON_AT_LEAST}:
+    sys.exit("python3 is %d.%d there; {PYTHON_AT_LEAST[0]}.{PYTHON_AT_LEAST[1]} or newer is needed"%sys.version_info[:2])
+left=int(sys.argv[1])
+file=os.memfd_create("mirrortools")
+while left:
+    data=os.read(0,min(left,65536))
+    if not data:
+        sys.exit("the receiver arrived incomplete")
+    os.write(file,data)
+    left-=len(data)
+sys.path.insert(0,"/proc/self/fd/%d"%file)
+from {_RECEIVER} import main
+main(sys.argv[2])
+"""
+
+
+def receiver_command(python: str, receiver: bytes, root: str) -> list[str]:
+    """The words that run `receiver` once it has been written to standard input; requests follow behind it.
+
+    The program is one line without single quotes, so that it passes through any login shell.
+    """
+    return [python, "-I", "-c", f"exec({json.dumps(_BOOTSTRAP)})", str(len(receiver)), root]
+
+
+@cache
+def receiver_archive() -> bytes:
+    """The receiver and those of our modules that it imports, always the same bytes for the same code."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, source in sorted(_sources(_RECEIVER).items()):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), source, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _sources(module: str) -> dict[str, bytes]:
+    """File name → text of a module and of everything of ours that it needs."""
+    found = {f"{_PACKAGE}/__init__.py": _source("__init__.py")}
+    waiting = [module]
+    while waiting:
+        name = f"{waiting.pop().replace('.', '/')}.py"
+        if name not in found:
+            found[name] = _source(name.removeprefix(f"{_PACKAGE}/"))
+            waiting += _imports(found[name])
+    return found
+
+
+def _source(name: str) -> bytes:
+    return resources.files(_PACKAGE).joinpath(name).read_bytes()
+
+
+def _imports(source: bytes) -> Iterator[str]:
+    """The modules of ours that a source imports, as `from mirrortools import x` or `from mirrortools.x import …`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+            yield from (f"{_PACKAGE}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{_PACKAGE}."):
+            yield str(node.module)

@@ -1,0 +1,60 @@
+"""What a transport gives: a conversation with the receiver on an edge, and a way to put files there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from mirrortools.model import Blob
+
+Progress = Callable[[int], None]
+"""Told how many bytes of a batch have gone out so far."""
+
+
+def no_progress(sent_bytes: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Blobs to put on an edge: from `source`, which `Blob.path` is relative to, into `folder` below its root.
+
+    There each file is called by its digest. A file that is there in part goes on where it ends.
+    """
+
+    blobs: Sequence[Blob]
+    source: Path
+    folder: str
+    progress: Progress = no_progress
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a batch cost: bytes that left this host, the protocol's own included."""
+
+    bytes_on_wire: int
+
+
+class Session(Protocol):
+    """A running receiver and the way to it. One thread at a time, except for `abort`."""
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
+
+    def send(self, batch: Batch) -> Sent:
+        """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""
+
+    def close(self) -> None:
+        """End the receiver."""
+
+    def abort(self) -> None:
+        """End everything that runs for this session, from any thread and in the middle of anything."""
+
+
+class Transport(Protocol):
+    """A way to one edge."""
+
+    def open(self, receiver: bytes) -> Session:
+        """Start the receiver, a zip archive of modules, on the edge. Raises EdgeUnreachable, EdgeRefused."""

@@ -1,0 +1,62 @@
+"""What the tests of deliveries share: publications with content, and edges to bring them to."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+from mirrortools.files import make_folder
+from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
+from mirrortools.store import Store
+
+REPO = RepoId.parse("acme/tiny")
+
+
+def noise(size_bytes: int, seed: int = 0) -> bytes:
+    """Bytes that do not compress, always the same for a seed."""
+    return random.Random(seed).randbytes(size_bytes)
+
+
+def sha256_blob(content: bytes) -> Blob:
+    """The name of content as git-LFS gives it."""
+    return Blob("sha256", hashlib.sha256(content).hexdigest(), len(content))
+
+
+def git_blob(content: bytes) -> Blob:
+    """The name of content as git gives it."""
+    return Blob("git", hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), len(content))
+
+
+def put(root: Path, blob: Blob, content: bytes) -> None:
+    """Adopt content into a root's store."""
+    incoming = root / "state" / "test-content"
+    make_folder(incoming.parent)
+    incoming.write_bytes(content)
+    Store(root).verify_and_adopt(incoming, blob)
+
+
+def publication(root: Path, files: Mapping[str, bytes], repo: RepoId = REPO) -> Publication:
+    """A repository whose `main` has `files`, with their blobs in the store of `root`.
+
+    Names that end in .safetensors are LFS files, the others git's own.
+    """
+    commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+    entries = {}
+    for path, content in files.items():
+        lfs = path.endswith(".safetensors")
+        blob = sha256_blob(content) if lfs else git_blob(content)
+        put(root, blob, content)
+        entries[path] = Entry(blob, git_blob(content).digest, 130 if lfs else None)
+    pack = noise(700, seed=int(commit[:8], 16))
+    put(root, sha256_blob(pack), pack)
+    git = GitSnapshot({f"pack-{commit}.pack": sha256_blob(pack)}, {"refs/heads/main": commit}, "refs/heads/main")
+    manifest = Manifest(Revision(repo, commit), entries, 1_700_000_000, "Update")
+    return Publication(repo, {"refs/heads/main": commit}, {commit: manifest}, git)
+
+
+def served_files(root: Path, shown: Publication) -> dict[str, bytes]:
+    """Path → content of what a root serves as `main`."""
+    folder = root / "public" / shown.repo.path / "refs" / "main"
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
