@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
@@ -70,7 +70,7 @@ class EdgeConfig:
     @property
     def root(self) -> Path:
         """The root of the mirror on that host."""
-        return Path(urlsplit(self.url).path)
+        return Path(unquote(urlsplit(self.url).path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +30,7 @@ DEFAULT_LISTEN: Final = "0.0.0.0:80"
 DEFAULT_INTERVAL_S: Final = 3600
 DEFAULT_MIN_FREE_BYTES: Final = 1 << 30
 Item = TypeVar("Item")
+HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z|[0-9A-Fa-f:]+(?:%[A-Za-z0-9]+)?\Z")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _LISTEN: Final = re.compile(r"(?:(?:\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})\Z")
 
@@ -65,9 +66,9 @@ def _check_place(parts: SplitResult, shown: str) -> None:
     if parts.scheme in ("file", "dir"):
         if parts.hostname or not parts.path.strip("/"):
             raise ValueError(f"expected {parts.scheme}:///absolute/path, got {shown!r}")
-    elif not parts.hostname or parts.hostname.startswith("-"):
+    elif not parts.hostname or not HOST.match(parts.hostname):
         raise ValueError(f"expected a host after {parts.scheme}://, got {shown!r}")
-    if ".." in PurePosixPath(parts.path).parts:
+    if ".." in PurePosixPath(unquote(parts.path)).parts:
         raise ValueError(f"write the path without '..', got {shown!r}")
 
 
@@ -107,12 +108,11 @@ def _repo(text: str) -> str:
 
 
 def _revision(text: str) -> str:
+    name = text if text.startswith("refs/") else f"refs/heads/{text}"
     try:
-        check_full_ref("refs/heads/" + re.sub(r"[*?\[\]!]", "x", text))
+        check_full_ref(re.sub(r"[*?\[\]!]", "x", name))
     except HostileTree as error:
-        raise ValueError(f"expected a branch, a tag, a pattern such as 'v*' or a commit, got {text!r}") from error
-    if text.startswith(("-", "refs/")):
-        raise ValueError(f"write the short name (main, v1.0), got {text!r}")
+        raise ValueError(f"expected a branch, tag, pattern such as 'v*', or commit, got {text!r}") from error
     return text
 
 
@@ -224,7 +224,7 @@ class RepositoryForm(SourcesForm):
     )
     revisions: Revisions = Field(
         default=("main",),
-        description="Branches, tags, fnmatch patterns of them, or commits of 40 hexadecimal digits.",
+        description="Branches, tags, fnmatch patterns of them, full names (refs/pr/1), or commits of 40 digits.",
         examples=[["main", "v*"]],
     )
     include: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
