@@ -19,7 +19,7 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _BOOTSTRAP: Final = f"""\
 import os,sys
 if sys.version_info<{PYTHON_AT_LEAST}:
-    sys.exit("python3 is %d.%d there; {PYTHON_AT_LEAST[0]}.{PYTHON_AT_LEAST[1]} or newer is needed"%sys.version_info[:2])
+    sys.exit("python3 is %d.%d there; {PYTHON_AT_LEAST[0]}.{PYTHON_AT_LEAST[1]} or newer needed"%sys.version_info[:2])
 left=int(sys.argv[1])
 file=os.memfd_create("mirrortools")
 while left:

@@ -1,0 +1,399 @@
+"""The receiver: what it says, what it refuses, and that nothing unverified becomes visible."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mirrortools.errors import EdgeRefused
+from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
+from mirrortools.model import Blob, Publication
+from mirrortools.receiver import Receiver, serve
+from mirrortools.store import Store
+from mirrortools.tree import Tree
+from tests.delivery import REPO, noise, publication, served_files, sha256_blob
+
+FILES = {"model.safetensors": noise(5000), "README.md": b"# tiny\n", "empty.txt": b""}
+
+
+def hello(receiver: Receiver, **more: Any) -> dict[str, Any]:
+    return receiver.answer({"ask": "hello", "version": PROTOCOL_VERSION, "caller": "origin", "repos": [], **more})
+
+
+def items(*blobs: Blob) -> list[list[Any]]:
+    return [[blob.algorithm, blob.digest, blob.size] for blob in sorted(blobs)]
+
+
+def begin(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:
+    return receiver.answer({"ask": "begin", "repo": REPO.path, "blobs": items(*blobs)})
+
+
+def adopt(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:
+    return receiver.answer({"ask": "adopt", "repo": REPO.path, "blobs": items(*blobs)})
+
+
+def publish(receiver: Receiver, shown: Publication) -> dict[str, Any]:
+    return receiver.answer({"ask": "publish", "publication": shown.to_json()})
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where the edge's tree will be."""
+    return tmp_path / "edge"
+
+
+@pytest.fixture
+def receiver(root: Path) -> Iterator[Receiver]:
+    """A receiver that was greeted."""
+    receiver = Receiver(root)
+    assert "error" not in hello(receiver)
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Publication:
+    """What the origin publishes."""
+    return publication(tmp_path / "origin", FILES)
+
+
+def bring(receiver: Receiver, shown: Publication, origin: Path) -> dict[str, Any]:
+    """Do what an origin does, with a copy in the place of rsync."""
+    begun = begin(receiver, *shown.blobs)
+    for _, digest, _, _ in begun["missing"]:
+        blob = next(blob for blob in shown.blobs if blob.digest == digest)
+        (receiver.root / begun["folder"] / digest).write_bytes(Store(origin).path(blob).read_bytes())
+    assert adopt(receiver, *shown.blobs) == {"bad": []}
+    return publish(receiver, shown)
+
+
+def test_a_whole_delivery_is_served_and_leaves_nothing_in_incoming(
+    receiver: Receiver, shown: Publication, tmp_path: Path
+) -> None:
+    """begin, adopt, publish: the files are served, state says so, incoming is empty."""
+    answer = bring(receiver, shown, tmp_path / "origin")
+
+    assert answer == {"changed": True, "state": shown.digests()}
+    assert served_files(receiver.root, shown) == FILES
+    assert receiver.answer({"ask": "state", "repos": [REPO.path]}) == {"state": {REPO.path: shown.digests()}}
+    assert list((receiver.root / "state" / "incoming").iterdir()) == []
+
+
+def test_an_edge_that_keeps_an_older_commit_holds_the_new_publication_too(
+    receiver: Receiver, shown: Publication, tmp_path: Path
+) -> None:
+    """The digests of a publication are a part of the digests of an edge that has older commits besides."""
+    bring(receiver, shown, tmp_path / "origin")
+    newer = publication(tmp_path / "origin", {**FILES, "README.md": b"# newer\n"})
+    bring(receiver, newer, tmp_path / "origin")
+    state = receiver.answer({"ask": "state", "repos": [REPO.path]})["state"][REPO.path]
+
+    assert newer.digests().items() < state.items()
+    assert not shown.digests().items() <= state.items()
+
+
+def test_begin_says_how_much_of_each_missing_blob_arrived_before(receiver: Receiver, shown: Publication) -> None:
+    """A part of a blob is counted; what is too long, or belongs to another revision, is removed."""
+    first, second = sorted(blob for blob in shown.blobs if blob.size > 100)
+    folder = receiver.root / begin(receiver, *shown.blobs)["folder"]
+    (folder / first.digest).write_bytes(b"x" * 50)
+    (folder / second.digest).write_bytes(b"x" * (second.size + 1))
+    (folder / ("0" * 64)).write_bytes(b"of another revision")
+    again = begin(receiver, *shown.blobs)
+
+    arrived = {digest: have for _, digest, _, have in again["missing"]}
+    assert (arrived[first.digest], arrived[second.digest]) == (50, 0)
+    assert [path.name for path in folder.iterdir()] == [first.digest]
+
+
+def test_a_blob_that_does_not_hash_to_its_name_is_reported_and_removed(receiver: Receiver) -> None:
+    """The answer says expected and got; the store does not have it, incoming neither."""
+    blob = sha256_blob(b"good")
+    folder = receiver.root / begin(receiver, blob)["folder"]
+    (folder / blob.digest).write_bytes(b"evil")
+    answer = adopt(receiver, blob)
+
+    [[_, digest, _, reason]] = answer["bad"]
+    assert digest == blob.digest
+    assert f"expected sha256 {blob.digest}, got {sha256_blob(b'evil').digest}" in reason
+    assert not Store(receiver.root).has(blob)
+    assert list(folder.iterdir()) == []
+
+
+def test_links_in_incoming_are_not_adopted(receiver: Receiver, tmp_path: Path) -> None:
+    """A symlink or a second hard link, whose target could change after it was hashed, is reported and removed."""
+    content, other = b"right bytes", b"right bytes too"
+    outside = tmp_path / "outside"
+    outside.write_bytes(content)
+    (tmp_path / "other").write_bytes(other)
+    folder = receiver.root / begin(receiver, sha256_blob(content), sha256_blob(other))["folder"]
+    (folder / sha256_blob(content).digest).symlink_to(outside)
+    (folder / sha256_blob(other).digest).hardlink_to(tmp_path / "other")
+    answer = adopt(receiver, sha256_blob(content), sha256_blob(other))
+
+    assert len(answer["bad"]) == 2
+    assert not Store(receiver.root).has(sha256_blob(content))
+    assert not Store(receiver.root).has(sha256_blob(other))
+    assert outside.read_bytes() == content
+
+
+def test_an_incoming_folder_that_leads_elsewhere_is_refused(receiver: Receiver, tmp_path: Path) -> None:
+    """A symlink in the place of the incoming folder is never followed."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_bytes(b"kept")
+    folder = receiver.root / begin(receiver)["folder"]
+    folder.rmdir()
+    folder.symlink_to(elsewhere)
+    answer = begin(receiver)
+
+    assert answer["error"] == "EdgeRefused"
+    assert (elsewhere / "precious").exists()
+
+
+def test_publishing_without_the_blobs_is_refused_and_shows_nothing(receiver: Receiver, shown: Publication) -> None:
+    """What was not hashed here does not become visible."""
+    begin(receiver, *shown.blobs)
+    answer = publish(receiver, shown)
+
+    assert answer["error"] == "EdgeRefused"
+    assert "blobs are not here" in answer["text"]
+    assert Tree(receiver.root).refs(REPO) == {}
+
+
+@pytest.mark.parametrize("ask", ["adopt", "publish"])
+def test_nothing_is_changed_without_a_begin(receiver: Receiver, shown: Publication, ask: str) -> None:
+    """Adopt and publish need the repository's lock."""
+    answer = adopt(receiver) if ask == "adopt" else publish(receiver, shown)
+
+    assert answer["error"] == "EdgeRefused"
+    assert "without a begin" in answer["text"]
+
+
+def test_a_second_delivery_of_a_repository_hears_who_holds_it(receiver: Receiver, root: Path) -> None:
+    """One writer per repository; the other is told who; it may begin when the first has ended."""
+    second = Receiver(root)
+    hello(second, caller="other-origin")
+    begin(receiver)
+    refused = begin(second)
+    receiver.close()
+    accepted = begin(second)
+    second.close()
+
+    assert refused["error"] == "Locked"
+    assert "'origin' (process" in refused["text"]
+    assert "error" not in accepted
+
+
+def test_hello_comes_first_and_the_versions_must_agree(tmp_path: Path) -> None:
+    """Another version of the protocol gets both numbers, and nothing is written."""
+    receiver = Receiver(tmp_path / "edge")
+    early = begin(receiver)
+    newer = hello(receiver, version=PROTOCOL_VERSION + 1)
+
+    assert "before hello" in early["text"]
+    assert f"version {PROTOCOL_VERSION}" in newer["text"]
+    assert str(PROTOCOL_VERSION + 1) in newer["text"]
+    assert not (tmp_path / "edge").exists()
+
+
+@pytest.mark.parametrize("root", ["/", "relative/root", "/no-such-disk/mirror"])
+def test_a_root_that_cannot_be_meant_is_refused(root: str) -> None:
+    """The file system's root, a relative path, and a root whose disk is not mounted."""
+    answer = hello(Receiver(Path(root)))
+
+    assert answer["error"] == "EdgeRefused"
+    assert not Path("/no-such-disk").exists()
+
+
+def test_a_damaged_publication_counts_as_absent(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """When the tree's own record cannot be read, the edge says that it holds nothing, and is filled again."""
+    bring(receiver, shown, tmp_path / "origin")
+    next((receiver.root / "public").glob("models/**/manifest.json")).write_bytes(b"{")
+    state = receiver.answer({"ask": "state", "repos": [REPO.path]})
+    bring(receiver, shown, tmp_path / "origin")
+
+    assert state == {"state": {REPO.path: {}}}
+    assert receiver.answer({"ask": "state", "repos": [REPO.path]}) == {"state": {REPO.path: shown.digests()}}
+
+
+HOSTILE_REQUESTS: list[dict[str, Any]] = [
+    {},
+    {"ask": None},
+    {"ask": ["begin"]},
+    {"ask": "__init__"},
+    {"ask": "state", "repos": ["../../etc"]},
+    {"ask": "state", "repos": ["models/acme/../.."]},
+    {"ask": "state", "repos": "models/acme/tiny"},
+    {"ask": "state", "repos": 7},
+    {"ask": "begin", "repo": "acme/tiny", "blobs": []},
+    {"ask": "begin", "repo": REPO.path},
+    {"ask": "begin", "repo": REPO.path, "blobs": [["sha256", "../" * 20 + "etc/passwd0", 1]]},
+    {"ask": "begin", "repo": REPO.path, "blobs": [["sha256", "a" * 64, -1]]},
+    {"ask": "begin", "repo": REPO.path, "blobs": [["sha256", "a" * 64]]},
+    {"ask": "begin", "repo": REPO.path, "blobs": {"sha256": 1}},
+    {"ask": "adopt", "repo": REPO.path, "blobs": [["md5", "a" * 32, 1]]},
+    {"ask": "publish"},
+    {"ask": "publish", "publication": []},
+    {"ask": "publish", "publication": {"repo": REPO.path, "refs": {}, "manifests": {}, "git": None}},
+]
+
+
+@pytest.mark.parametrize("request_", HOSTILE_REQUESTS, ids=repr)
+def test_hostile_requests_are_refused(receiver: Receiver, request_: dict[str, Any]) -> None:
+    """Paths, types and numbers that no origin sends are answered by an error, and the receiver goes on."""
+    answer = receiver.answer(request_)
+
+    assert answer["error"] in ("EdgeRefused", "HostileTree", "ConfigError")
+    assert receiver.answer({"ask": "ping"}) == {}
+
+
+def test_a_publication_with_a_path_that_leaves_its_folder_is_refused(receiver: Receiver, shown: Publication) -> None:
+    """The edge checks the manifest's paths itself."""
+    document = shown.to_json()
+    [manifest] = document["manifests"].values()
+    manifest["files"]["../../../escape"] = manifest["files"].pop("README.md")
+    begin(receiver, *shown.blobs)
+    answer = receiver.answer({"ask": "publish", "publication": document})
+
+    assert answer["error"] == "HostileTree"
+    assert "../../../escape" in answer["text"]
+
+
+def test_text_that_cannot_be_written_is_refused(receiver: Receiver, shown: Publication) -> None:
+    """Half a surrogate pair in a title is JSON, but not text."""
+    document = shown.to_json()
+    [manifest] = document["manifests"].values()
+    manifest["title"] = "\ud800"
+    begin(receiver, *shown.blobs)
+    answer = receiver.answer({"ask": "publish", "publication": document})
+
+    assert answer["error"] == "EdgeRefused"
+
+
+def test_an_edge_that_cannot_be_written_says_where_and_why(receiver: Receiver, root: Path) -> None:
+    """An OSError becomes an answer with the path."""
+    (root / "state" / "locks").mkdir(parents=True)
+    (root / "state" / "locks" / "models%2Facme%2Ftiny.lock").mkdir()
+    answer = begin(receiver)
+
+    assert answer["error"] == "StoreError"
+    assert "tiny.lock" in answer["text"]
+
+
+# Frames
+
+
+def reader(data: bytes) -> Any:
+    return io.BytesIO(data).read
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+documents = st.dictionaries(st.text(), json_values)
+
+
+@given(st.lists(documents, max_size=3))
+def test_frames_are_read_as_they_were_written(sent: list[dict[str, Any]]) -> None:
+    """Any number of documents, one behind the other, then a clean end."""
+    read = reader(b"".join(frame(document) for document in sent))
+    received = [read_frame(read) for _ in sent]
+
+    assert received == sent
+    assert read_frame(read) is None
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda body: b"mtf1\0\0\0" + bytes([len(body)]) + body))
+def test_any_bytes_give_a_document_the_end_or_a_refusal(data: bytes) -> None:
+    """The reader of frames never fails in another way."""
+    try:
+        document = read_frame(reader(data))
+    except EdgeRefused:
+        return
+
+    assert document is None or isinstance(document, dict)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"mtf1\xff\xff\xff\xff{}", "the limit is"),
+        (b"mtf1\x00\x00\x00\x09{}", "ended after 2 of 9 bytes"),
+        (b"mtf1\x00\x00", "expected a frame"),
+        (b"Welcome to bj1!\n", "expected a frame, got b'Welcome '"),
+        (b"mtf1\x00\x00\x00\x02[]", "list instead of an object"),
+        (b'mtf1\x00\x00\x00\x0a{"a": 1.5}', "whole numbers"),
+        (b'mtf1\x00\x00\x00\x0a{"a": NaN}', "whole numbers"),
+        (b"mtf1\x00\x00\x00\x02\xff\xfe", "not JSON"),
+        (b"mtf1\x00\x03\x0d\x40" + b"[" * 200_000, "not JSON"),
+    ],
+)
+def test_malformed_frames_are_refused(data: bytes, reason: str) -> None:
+    """Too long, cut off, noise, other JSON, deep nesting."""
+    with pytest.raises(EdgeRefused, match="frame") as refused:
+        read_frame(reader(data))
+
+    assert reason in str(refused.value)
+
+
+def test_a_giant_frame_is_refused_before_it_is_read() -> None:
+    """The length alone decides: nothing behind the header is asked for."""
+    asked = []
+
+    def read(size_bytes: int) -> bytes:
+        asked.append(size_bytes)
+        return b"mtf1" + (LIMIT_BYTES + 1).to_bytes(4, "big")
+
+    with pytest.raises(EdgeRefused):
+        read_frame(read)
+
+    assert asked == [8]
+
+
+def test_a_malformed_frame_gets_a_last_word(root: Path) -> None:
+    """Where the next frame begins is unknown then, so the receiver answers and ends."""
+    written: list[bytes] = []
+    serve(Receiver(root), reader(frame({"ask": "ping"}) + b"not a frame" + frame({"ask": "ping"})), written.append)
+    read = reader(b"".join(written))
+
+    assert "before hello" in (read_frame(read) or {})["text"]
+    assert "expected a frame" in (read_frame(read) or {})["text"]
+    assert read_frame(read) is None
+
+
+requests = st.fixed_dictionaries(
+    {"ask": st.sampled_from(["hello", "state", "begin", "adopt", "publish", "ping", "else"]) | json_values},
+    optional={
+        "version": st.just(PROTOCOL_VERSION) | json_values,
+        "repo": st.just(REPO.path) | json_values,
+        "repos": st.lists(st.just(REPO.path) | st.text()) | json_values,
+        "blobs": st.lists(st.tuples(st.just("sha256"), st.just("a" * 64), json_values).map(list)) | json_values,
+        "publication": json_values,
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(requests, max_size=5))
+def test_no_request_makes_the_receiver_fail_or_write_outside_its_root(asked: list[dict[str, Any]]) -> None:
+    """Whatever is asked, there is an answer for each, and only the root has changed."""
+    with TemporaryDirectory() as folder:
+        written: list[bytes] = []
+        receiver = Receiver(Path(folder, "edge"))
+        hello(receiver)
+        serve(receiver, reader(b"".join(frame(request) for request in asked)), written.append)
+        read = reader(b"".join(written))
+
+        assert all(isinstance(read_frame(read), dict) for _ in asked)
+        assert os.listdir(folder) == ["edge"]  # noqa: PTH208  (names, as they are)
