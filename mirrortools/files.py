@@ -10,11 +10,13 @@ import errno
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_MANY = 32
 
 
 def sync_folder(folder: Path) -> None:
@@ -22,6 +24,28 @@ def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_contents(paths: Sequence[Path]) -> None:
+    """Make files or folders of one file system durable; many of them by one syncfs(2)."""
+    if len(paths) > _MANY:
+        _sync_file_system(paths[0])
+        return
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_file_system(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:
         os.close(descriptor)
 
@@ -74,7 +98,7 @@ def point_link(link: Path, target: str) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """fsync every directory at and below `folder`, deepest first."""
+    """Make every name durable at and below `folder`, deepest first (fsync(2) on each directory)."""
     for path, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(path))
 

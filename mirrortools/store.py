@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
-from mirrortools.files import make_folder, sync_folder
+from mirrortools.files import make_folder, sync_contents, sync_folder
 from mirrortools.model import Blob
 
 CHUNK_BYTES = 1 << 20
@@ -56,6 +56,23 @@ class Store:
         except OSError as error:
             raise write_error(target, error) from error
 
+    def adopt_all(self, written: Sequence[tuple[Path, Blob]]) -> None:
+        """Adopt many small files that the caller hashed; their contents are made durable here, all at once.
+
+        Raises StoreError, NoSpace.
+        """
+        folders = {self.path(blob).parent for _, blob in written}
+        try:
+            sync_contents([path for path, _ in written])
+            for folder in folders:
+                make_folder(folder)
+            for path, blob in written:
+                path.chmod(0o444)
+                path.replace(self.path(blob))
+            sync_contents(list(folders))
+        except OSError as error:
+            raise write_error(self.public, error) from error
+
     def verify_and_adopt(self, source: Path, blob: Blob) -> None:
         """Hash `source`, fsync it and adopt it. Raises IntegrityError (and leaves `source`), StoreError."""
         got = hash_file(source, blob.algorithm)
@@ -91,7 +108,5 @@ def new_hash(algorithm: str, size: int) -> hashlib._Hash:
 def write_error(path: Path, error: OSError) -> NoSpace | StoreError:
     """What to raise when writing `path` failed with `error`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return NoSpace(
-            f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again"
-        )
+        return NoSpace(f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again")
     return StoreError(f"{path}: {error.strerror}")

@@ -1,0 +1,181 @@
+"""A blob while it grows: one file that segments are written into, and the journal beside it.
+
+The journal holds the hash of each segment that was written, and whoever opens a partial blob reads those
+segments again. So no segment needs an fsync of its own: after a power cut, what the disk lost is found and
+fetched again, and only that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import xxhash
+
+from mirrortools.model import Blob
+from mirrortools.segments import (
+    SEGMENT_BYTES,
+    Segments,
+    Span,
+    journal_header,
+    journal_line,
+    read_journal,
+    spans,
+)
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Partial:
+    """The growing file of one SHA-256 blob, opened when it is made; `close` it. Thread-safe.
+
+    A blob of one segment has no journal: there is nothing to go on from.
+
+    Several workers write different segments at the same time. `advance` hashes what is contiguous from the
+    start, so that the SHA-256 is nearly ready when the last segment lands.
+    """
+
+    def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self.blob = blob
+        self.segments = Segments(blob.size, segment_bytes)
+        self.path = folder / f"{blob.digest}.part"
+        self.journal = folder / f"{blob.digest}.journal"
+        self.done: dict[int, str] = {}
+        self.resumed_bytes = 0
+        self._sha256 = hashlib.sha256()
+        self._hashed = 0
+        self._lock = threading.Lock()
+        self._hash_lock = threading.Lock()
+        self._journal = -1
+        self._open()
+
+    def _open(self) -> None:
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._start_or_resume()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the files; what was journaled stays for the next run."""
+        os.close(self._file)
+        if self._journal >= 0:
+            os.close(self._journal)
+            self._journal = -1
+
+    def _start_or_resume(self) -> None:
+        if self.journal.exists():
+            self._resume()
+        if self.blob.size:
+            os.posix_fallocate(self._file, 0, self.blob.size)
+        os.ftruncate(self._file, self.blob.size)
+        if self.segments.count > 1:
+            self._rewrite_journal()
+
+    def _resume(self) -> None:
+        on_disk = os.fstat(self._file).st_size
+        for index, digest in read_journal(self.journal.read_text(errors="replace"), self.segments).items():
+            start, stop = self.segments.bounds(index)
+            if stop <= on_disk and self._segment_digest(start, stop) == digest:
+                self.done[index] = digest
+                self.resumed_bytes += stop - start
+
+    def _rewrite_journal(self) -> None:
+        lines = [journal_line(index, digest) for index, digest in self.done.items()]
+        beside = self.journal.with_suffix(".journal.new")
+        beside.write_text(journal_header(self.segments) + "".join(lines))
+        beside.replace(self.journal)
+        self._journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def _segment_digest(self, start: int, stop: int) -> str:
+        digest = xxhash.xxh3_128()
+        for chunk in self._read(start, stop):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def _read(self, start: int, stop: int) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(stop - start, 1))))
+        while start < stop:
+            count = os.preadv(self._file, [buffer[: min(len(buffer), stop - start)]], start)
+            if count == 0:
+                return
+            yield buffer[:count]
+            start += count
+
+    def missing(self, longest: int | None = None) -> list[Span]:
+        """The runs of segments that are still to be fetched."""
+        with self._lock:
+            count = self.segments.count
+            return list(spans(count, self.done, longest or max(count, 1)))
+
+    def has(self, index: int) -> bool:
+        """Whether a segment is written and journaled."""
+        return index in self.done
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Put bytes in their place; they count only after `finish_segment`."""
+        while data:
+            count = os.pwrite(self._file, data, offset)
+            data, offset = data[count:], offset + count
+
+    def finish_segment(self, index: int, digest: str) -> None:
+        """Remember that a segment is whole, with its xxh3_128 in hexadecimal."""
+        with self._lock:
+            self.done[index] = digest
+            if self._journal >= 0:
+                os.write(self._journal, journal_line(index, digest).encode())
+
+    @property
+    def complete(self) -> bool:
+        """Whether every segment is there."""
+        return len(self.done) == self.segments.count
+
+    def advance(self) -> None:
+        """Hash the contiguous segments that were not hashed yet; returns at once if another thread does."""
+        if not self._hash_lock.acquire(blocking=False):
+            return
+        try:
+            self._hash_contiguous()
+        finally:
+            self._hash_lock.release()
+
+    def _hash_contiguous(self) -> None:
+        while self._hashed in self.done:
+            for chunk in self._read(*self.segments.bounds(self._hashed)):
+                self._sha256.update(chunk)
+            self._hashed += 1
+
+    def digest(self) -> str:
+        """The SHA-256 of the whole, once complete, in hexadecimal."""
+        with self._hash_lock:
+            self._hash_contiguous()
+            return self._sha256.hexdigest()
+
+    def forget_damage(self) -> int:
+        """Drop the segments that no longer hash to what was written, and hash from the start again.
+
+        Returns how many were dropped: none means that the bytes came wrong and were stored right.
+        """
+        with self._lock, self._hash_lock:
+            damaged = [i for i, d in self.done.items() if self._segment_digest(*self.segments.bounds(i)) != d]
+            for index in damaged:
+                del self.done[index]
+            self._sha256, self._hashed = hashlib.sha256(), 0
+        return len(damaged)
+
+    def move_away(self, target: Path) -> None:
+        """Give the wrong content to `target` and begin again with an empty file."""
+        self.close()
+        self.path.replace(target)
+        self.journal.unlink(missing_ok=True)
+        self.done = {}
+        self._sha256, self._hashed = hashlib.sha256(), 0
+        self._open()
+
+    def sync(self) -> None:
+        """Make the content durable."""
+        os.fsync(self._file)

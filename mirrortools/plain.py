@@ -1,0 +1,55 @@
+"""Blobs that git itself holds: taken out of the local mirror into the store, verified by their git ids."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mirrortools.errors import IntegrityError
+from mirrortools.files import make_folder
+from mirrortools.model import Blob
+from mirrortools.store import Store, hash_file, write_error
+from mirrortools.upstreams import GitMirror
+
+_TOGETHER_BYTES = 8 << 20
+_TOGETHER_COUNT = 1000
+
+
+def adopt_plain(blobs: Sequence[Blob], mirror: GitMirror, store: Store, stage: Path) -> None:
+    """Put git blobs into the store. Raises IntegrityError, NoSpace, StoreError."""
+    try:
+        make_folder(stage)
+        for group in _groups(blobs):
+            written = _write(group, mirror, stage)
+            store.adopt_all(written)
+    except OSError as error:
+        raise write_error(stage, error) from error
+
+
+def _groups(blobs: Sequence[Blob]) -> list[list[Blob]]:
+    """Blobs in groups that fit into memory; a large one alone."""
+    groups: list[list[Blob]] = [[]]
+    size = 0
+    for blob in blobs:
+        if groups[-1] and (size + blob.size > _TOGETHER_BYTES or len(groups[-1]) == _TOGETHER_COUNT):
+            groups.append([])
+            size = 0
+        groups[-1].append(blob)
+        size += blob.size
+    return groups
+
+
+def _write(group: Sequence[Blob], mirror: GitMirror, stage: Path) -> list[tuple[Path, Blob]]:
+    written = [(stage / f"git-{blob.digest}.{os.getpid()}", blob) for blob in group]
+    if len(group) == 1:
+        mirror.write_blob(group[0].digest, written[0][0])
+    else:
+        contents = dict(mirror.contents([blob.digest for blob in group]))
+        for path, blob in written:
+            path.write_bytes(contents[blob.digest])
+    for path, blob in written:
+        got = hash_file(path, blob.algorithm)
+        if got != blob.digest:
+            raise IntegrityError(f"{mirror.folder}: git object {blob.digest} has content {got}; remove the folder")
+    return written

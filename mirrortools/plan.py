@@ -1,0 +1,119 @@
+"""Decisions of a sync, as pure functions: which refs, which files, what to fetch, and whether there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from mirrortools.errors import NoSpace, SourceMissing
+from mirrortools.model import COMMIT, Blob, Manifest, RepoId, short_ref
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of an upstream is wanted: refs (full name → object id) and pinned commits."""
+
+    refs: Mapping[str, str]
+    commits: frozenset[str]
+
+
+def select_revisions(repo: RepoId, oids: Mapping[str, str], patterns: Collection[str]) -> Selection:
+    """Choose refs by fnmatch patterns of their short or full names; 40 hexadecimal digits are a commit.
+
+    Branches and tags match by their short names, other refs (`refs/pr/1`) only when a pattern begins with
+    `refs/`. A pattern without wildcards must be there. Raises SourceMissing.
+    """
+    commits = frozenset(pattern for pattern in patterns if COMMIT.match(pattern))
+    chosen: dict[str, str] = {}
+    for pattern in patterns:
+        if pattern in commits:
+            continue
+        found = {name: oid for name, oid in oids.items() if _ref_matches(name, pattern)}
+        if not found and not any(c in pattern for c in "*?["):
+            raise SourceMissing(f"{repo}: upstream has no revision {pattern!r}; it has {_some_names(oids)}")
+        chosen |= found
+    if not chosen and not commits:
+        raise SourceMissing(f"{repo}: no revision matches {', '.join(patterns)}; there is {_some_names(oids)}")
+    return Selection(chosen, commits)
+
+
+def _ref_matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name if pattern.startswith("refs/") else _unless_special(name), pattern)
+
+
+def _unless_special(name: str) -> str:
+    short = short_ref(name)
+    return "" if short == name else short
+
+
+def _some_names(oids: Mapping[str, str]) -> str:
+    names = sorted(short_ref(name) for name in oids)
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "") or "none"
+
+
+def wants_path(path: str, include: Collection[str], exclude: Collection[str]) -> bool:
+    """Whether a file is mirrored: it matches one of `include` (when given) and none of `exclude`.
+
+    Patterns are the Hub client's: fnmatch on the whole path, `*` crosses slashes, a final `/` means the folder.
+    """
+    included = not include or any(fnmatchcase(path, _whole(pattern)) for pattern in include)
+    return included and not any(fnmatchcase(path, _whole(pattern)) for pattern in exclude)
+
+
+def _whole(pattern: str) -> str:
+    return f"{pattern}*" if pattern.endswith("/") else pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The metadata delta between what is held and what is wanted; each blob once, in a stable order."""
+
+    fetch: tuple[Blob, ...]
+    reuse: tuple[Blob, ...]
+    drop: tuple[Blob, ...]
+
+    @property
+    def fetch_bytes(self) -> int:
+        """How many bytes must come from a source."""
+        return sum(blob.size for blob in self.fetch)
+
+    @property
+    def reuse_bytes(self) -> int:
+        """How many bytes are here already and need not come."""
+        return sum(blob.size for blob in self.reuse)
+
+    @property
+    def drop_bytes(self) -> int:
+        """How many bytes the old revisions had and the new ones do not."""
+        return sum(blob.size for blob in self.drop)
+
+
+def make_plan(previous: Iterable[Manifest], wanted: Iterable[Manifest], has: Callable[[Blob], bool]) -> Plan:
+    """Compare revisions by their metadata. Small blobs are fetched first, so that many files are done early."""
+    old = frozenset[Blob]().union(*(manifest.blobs for manifest in previous))
+    new = frozenset[Blob]().union(*(manifest.blobs for manifest in wanted))
+    held = {blob for blob in new if has(blob)}
+    return Plan(
+        fetch=tuple(sorted(new - held, key=lambda blob: (blob.size, blob.digest))),
+        reuse=tuple(sorted(held)),
+        drop=tuple(sorted(old - new)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Room on a disk, in bytes: what is free, and what must stay free."""
+
+    free: int
+    reserve: int
+
+
+def check_space(needed_bytes: int, space: Space, folder: Path) -> None:
+    """Refuse before the first byte what would not fit. Raises NoSpace."""
+    if needed_bytes and needed_bytes > space.free - space.reserve:
+        raise NoSpace(
+            f"{folder}: {needed_bytes} bytes are to come, but only {space.free} are free, of which {space.reserve} "
+            f"must stay free (min_free); make room or mirror less (`include`, `exclude`), then sync again"
+        )

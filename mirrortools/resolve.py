@@ -1,0 +1,126 @@
+"""From an upstream's refs to the manifests of what is to be served, and whether that is allowed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mirrortools.config import RepositoryConfig
+from mirrortools.errors import RefMovedBack
+from mirrortools.model import Manifest, Publication, RepoId, Revision, short_ref
+from mirrortools.plan import Selection, select_revisions, wants_path
+from mirrortools.tree import Tree
+from mirrortools.upstreams import GitMirror, RemoteRefs, TreeFile
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a sync goes.
+
+    `oids` is what git shows (full ref name → object id), `peeled` the commits of its annotated tags, `head` the
+    default branch; `commits` has the commit of each ref, `served` all commits to serve, with a ref or without.
+    """
+
+    repo: RepoId
+    oids: Mapping[str, str]
+    peeled: Mapping[str, str]
+    head: str
+    commits: Mapping[str, str]
+    served: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One configured repository, its local git mirror, and the tree that it is served from.
+
+    `only` limits a run to these revisions: the others stay as they are. None means all that are configured.
+    """
+
+    repository: RepositoryConfig
+    mirror: GitMirror
+    tree: Tree
+    only: tuple[str, ...] | None = None
+
+    @property
+    def repo(self) -> RepoId:
+        """The repository's name."""
+        return self.repository.repo
+
+    def select(self, remote: RemoteRefs) -> Selection:
+        """What of an upstream is wanted. Raises SourceMissing."""
+        return select_revisions(self.repo, remote.oids, self.only or self.repository.revisions)
+
+    def serves(self, wanted: Selection, remote: RemoteRefs) -> bool:
+        """Whether the tree's refs and commits are those that are wanted."""
+        refs = {name: remote.commit(name) for name in wanted.refs}
+        held = self.tree.refs(self.repo)
+        same = refs.items() <= held.items() if self.only else refs == held
+        return same and wanted.commits <= set(self.tree.commits(self.repo))
+
+    def resolve(self, wanted: Selection, remote: RemoteRefs) -> Target:
+        """Read from the mirror what was brought: a ref may have moved on since it was listed."""
+        here = self.mirror.refs()
+        oids = {name: here.get(name, oid) for name, oid in wanted.refs.items()}
+        leads_to = self.mirror.commits([*oids.values(), *wanted.commits])
+        commits = {name: leads_to[oid] for name, oid in oids.items()}
+        peeled = {name: commits[name] for name, oid in oids.items() if commits[name] != oid}
+        served = frozenset({*commits.values(), *wanted.commits})
+        before = self.tree.git(self.repo)
+        if self.only and before:
+            oids, peeled = {**before.refs, **oids}, {**before.peeled, **peeled}
+            commits = {**self.tree.refs(self.repo), **commits}
+            served = frozenset({*served, *commits.values()})
+        return Target(self.repo, oids, peeled, default_branch(remote.head, oids), commits, served)
+
+    def refuse_moved_back(self, target: Target) -> None:
+        """Let refs go forward only, unless the job allows otherwise (invariant I11). Raises RefMovedBack."""
+        if self.repository.force_push == "accept":
+            return
+        for name, old in self.tree.refs(self.repo).items():
+            new = target.commits.get(name, old)
+            if new != old and not self.mirror.is_ancestor(old, new):
+                raise RefMovedBack(
+                    f"{self.repo}: {short_ref(name)} went from {old[:12]} to {new[:12]}, which does not contain it: "
+                    f"upstream rewrote its history, or something else answers for it. {old[:12]} stays published; to "
+                    f"follow, set `force_push: accept` for this repository in job {self.repository.job}"
+                )
+
+    def manifests(self, target: Target) -> dict[str, Manifest]:
+        """The files of each commit to serve, by the repository's include and exclude rules. Raises HostileTree."""
+        return {commit: self._manifest(commit) for commit in sorted(target.served)}
+
+    def _manifest(self, commit: str) -> Manifest:
+        listed = list(self.mirror.tree(commit))
+        files = self.mirror.entries(file for file in listed if self._wants(file))
+        about = self.mirror.commit_info(commit)
+        revision = Revision(self.repo, commit)
+        return Manifest(revision, files, about.committed_at, about.title, filtered=len(files) < len(listed))
+
+    def _wants(self, file: TreeFile) -> bool:
+        return wants_path(file.name, self.repository.include, self.repository.exclude)
+
+    def published(self) -> Publication | None:
+        """What is served now of what is configured: every ref's commit and the pinned ones, no older ones."""
+        git = self.tree.git(self.repo)
+        refs = self.tree.refs(self.repo)
+        wanted = {*refs.values(), *self.repository.revisions}
+        commits = [commit for commit in self.tree.commits(self.repo) if commit in wanted]
+        if git is None or not commits:
+            return None
+        manifests = {commit: self.tree.manifest(Revision(self.repo, commit)) for commit in commits}
+        return Publication(self.repo, refs, {commit: found for commit, found in manifests.items() if found}, git)
+
+    @property
+    def rules(self) -> str:
+        """A digest of the rules that choose files: when it changes, the same commit is published anew."""
+        rules = json.dumps([self.repository.include, self.repository.exclude])
+        return hashlib.sha256(rules.encode()).hexdigest()[:16]
+
+
+def default_branch(head: str, refs: Mapping[str, str]) -> str:
+    """The branch that a clone checks out: upstream's when it is mirrored, else the first that is, else `main`."""
+    if head in refs:
+        return head
+    return min((name for name in refs if name.startswith("refs/heads/")), default="refs/heads/main")

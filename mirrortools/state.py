@@ -1,0 +1,174 @@
+"""What happened: repositories, runs and deliveries, in `<root>/state/state.db` (SQLite, WAL).
+
+Nothing here decides what is published, so that a lost database costs history and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mirrortools.errors import StoreError
+from mirrortools.files import make_folder
+
+# tunasync's words for the state of a mirror job, so that mirror sites can read ours.
+STATUSES: Final = ("none", "pre-syncing", "syncing", "success", "failed", "paused", "disabled")
+_BUSY_S = 30.0
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS repositories (
+    repo TEXT PRIMARY KEY, status TEXT NOT NULL DEFAULT 'none', rules TEXT NOT NULL DEFAULT '',
+    checked_at REAL, published_at REAL, lacking_since REAL, done_bytes INTEGER, total_bytes INTEGER,
+    error TEXT, error_status INTEGER);
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY, repo TEXT NOT NULL, started_at REAL NOT NULL, ended_at REAL NOT NULL,
+    status TEXT NOT NULL, changed INTEGER NOT NULL, fetched_bytes INTEGER NOT NULL, reused_bytes INTEGER NOT NULL,
+    resumed_bytes INTEGER NOT NULL, delivered_bytes INTEGER NOT NULL, error TEXT);
+CREATE INDEX IF NOT EXISTS runs_by_repo ON runs (repo, id);
+CREATE TABLE IF NOT EXISTS deliveries (
+    edge TEXT NOT NULL, repo TEXT NOT NULL, status TEXT NOT NULL, tried_at REAL NOT NULL, success_at REAL,
+    lacking_since REAL, sent_bytes INTEGER NOT NULL, total_sent_bytes INTEGER NOT NULL, error TEXT,
+    PRIMARY KEY (edge, repo));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryState:
+    """What is known of a repository. Times in Unix seconds, sizes in bytes.
+
+    `lacking_since` is when upstream was first seen to have what is not published here. `rules` tells with which
+    include and exclude rules it was published. `done_bytes` of `total_bytes` is the progress of a running sync.
+    """
+
+    repo: str
+    status: str = "none"
+    rules: str = ""
+    checked_at: float | None = None
+    published_at: float | None = None
+    lacking_since: float | None = None
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    error: str | None = None
+    error_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One sync of one repository, as history keeps it."""
+
+    repo: str
+    started_at: float
+    ended_at: float
+    status: str
+    changed: bool
+    fetched_bytes: int = 0
+    reused_bytes: int = 0
+    resumed_bytes: int = 0
+    delivered_bytes: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryState:
+    """How an edge stands with a repository. `sent_bytes` is the last delivery's, on the wire."""
+
+    edge: str
+    repo: str
+    status: str
+    tried_at: float
+    success_at: float | None
+    lacking_since: float | None
+    sent_bytes: int
+    total_sent_bytes: int
+    error: str | None
+
+
+Row = TypeVar("Row", RepositoryState, Run, DeliveryState)
+
+
+class State:
+    """The database of one root. Thread-safe; several processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / "state" / "state.db"
+        self._lock = threading.Lock()
+        make_folder(self._path.parent)
+        try:
+            self._db = sqlite3.connect(self._path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    def repository(self, repo: str) -> RepositoryState:
+        """What is known of a repository; all defaults when nothing is."""
+        found = self._rows(RepositoryState, "SELECT * FROM repositories WHERE repo = ?", repo)
+        return found[0] if found else RepositoryState(repo)
+
+    def update(self, repo: str, **values: float | str | None) -> None:
+        """Change fields of `RepositoryState`."""
+        assignments = ", ".join(f"{name} = :{name}" for name in values)
+        names = ", ".join(["repo", *values])
+        places = ", ".join([":repo", *(f":{name}" for name in values)])
+        self._do(
+            f"INSERT INTO repositories ({names}) VALUES ({places}) ON CONFLICT (repo) DO UPDATE SET {assignments}",  # noqa: S608  (names of fields, not values)
+            {"repo": repo, **values},
+        )
+
+    def add_run(self, run: Run) -> None:
+        """Add to the history."""
+        values = asdict(run)
+        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self._do(f"INSERT INTO runs ({names}) VALUES ({places})", values)  # noqa: S608
+
+    def runs(self, repo: str, most: int = 20) -> list[Run]:
+        """The latest runs, newest first."""
+        return self._rows(Run, "SELECT * FROM runs WHERE repo = ? ORDER BY id DESC LIMIT ?", repo, most)
+
+    def delivered(self, edge: str, repo: str, now: float, sent_bytes: int, error: str | None) -> None:
+        """Note how a delivery went."""
+        values = {"edge": edge, "repo": repo, "now": now, "sent": sent_bytes, "error": error}
+        values["status"] = "failed" if error else "success"
+        values["success"] = None if error else now
+        values["lacking"] = now if error else None
+        self._do(
+            "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
+            " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
+            " success_at = coalesce(:success, success_at), sent_bytes = :sent,"
+            " lacking_since = CASE WHEN :lacking IS NULL THEN NULL ELSE coalesce(lacking_since, :lacking) END,"
+            " total_sent_bytes = total_sent_bytes + :sent",
+            values,
+        )
+
+    def deliveries(self, repo: str) -> list[DeliveryState]:
+        """How each edge stands with a repository."""
+        return self._rows(DeliveryState, "SELECT * FROM deliveries WHERE repo = ? ORDER BY edge", repo)
+
+    def _rows(self, kind: type[Row], query: str, *values: Any) -> list[Row]:
+        names = [field.name for field in fields(kind)]
+        with self._guarded():
+            return [kind(**{name: row[name] for name in names}) for row in self._db.execute(query, values)]
+
+    def _do(self, statement: str, values: dict[str, Any]) -> None:
+        with self._guarded():
+            self._db.execute(statement, values)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise self._error(error) from error
+
+    def _error(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"{self._path}: {error}; it holds history only: move it away if it is damaged")

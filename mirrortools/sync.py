@@ -1,0 +1,314 @@
+"""The line: upstream → resolve → manifest → plan → fetch+verify → publish → deliver → announce."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from mirrortools.announce import announce
+from mirrortools.config import Config, RepositoryConfig
+from mirrortools.deliver import Delivery, EdgePool
+from mirrortools.errors import Locked, MirrorError, StoreError
+from mirrortools.fetch import AUTO_WORKERS, Desk, Progress, fetch
+from mirrortools.locks import in_turn
+from mirrortools.model import Manifest, Publication, RepoId
+from mirrortools.plain import adopt_plain
+from mirrortools.plan import Plan, Space, check_space, make_plan
+from mirrortools.publish import GitRefs, Press
+from mirrortools.resolve import Place
+from mirrortools.state import Run, State
+from mirrortools.store import Store
+from mirrortools.tree import Tree
+from mirrortools.upstreams import Clients, GitMirror, Upstream, open_upstream, patient
+
+_LIVE_S = 1.0
+
+
+class Watch:
+    """Who looks on; this one does not care. Called from several threads."""
+
+    def planned(self, repo: RepoId, plan: Plan) -> None:
+        """A plan was made; nothing was fetched yet."""
+
+    def fetched(self, repo: RepoId, count: int) -> None:
+        """`count` bytes came, or were on disk from an earlier run."""
+
+    def delivered(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
+        """An edge has been sent so much of what is planned."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A repository is done, or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The host that syncs: its configuration and what lies below its root."""
+
+    config: Config
+    store: Store
+    tree: Tree
+    state: State
+    clients: Clients
+
+    @property
+    def root(self) -> Path:
+        """The folder that everything is in."""
+        return self.config.root
+
+    def place(self, repository: RepositoryConfig, only: tuple[str, ...] | None = None) -> Place:
+        """Where one repository is resolved."""
+        mirror = GitMirror(self.root / "state" / "git" / f"{repository.repo.path}.git")
+        return Place(repository, mirror, self.tree, only)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a run shall do.
+
+    `only` limits it to these revisions, `edges` limits whom to deliver to; None means what is configured.
+    """
+
+    only: tuple[str, ...] | None = None
+    edges: tuple[str, ...] | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run did for one repository. `publication` is what is served now; `plan` is None when nothing was new."""
+
+    repo: RepoId
+    changed: bool = False
+    publication: Publication | None = None
+    plan: Plan | None = None
+    progress: Progress = field(default_factory=Progress)
+    deliveries: tuple[Delivery, ...] = ()
+    duration_s: float = 0.0
+    error: MirrorError | None = None
+
+    @property
+    def errors(self) -> list[MirrorError]:
+        """What went wrong, at the source or at edges."""
+        found = [self.error, *(delivery.error for delivery in self.deliveries)]
+        return [error for error in found if error]
+
+    @property
+    def sent_bytes(self) -> int:
+        """What left this host for all edges."""
+        return sum(delivery.bytes_sent for delivery in self.deliveries)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What all repositories of one run share."""
+
+    origin: Origin
+    wish: Wish
+    watch: Watch
+    pool: EdgePool
+
+
+def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
+    """Sync and deliver repositories one after the other; what fails is told in its outcome and holds no other."""
+    outcomes = []
+    with _pool(origin, repositories) as pool:
+        for repository in repositories:
+            outcomes.append(_sync_and_deliver(repository, Call(origin, wish, watch, pool)))
+            watch.ended(outcomes[-1])
+    if not wish.dry_run:
+        _announce(origin)
+    return outcomes
+
+
+def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
+    """Deliver what is published, without asking any source."""
+    outcomes = []
+    with _pool(origin, repositories) as pool:
+        for repository in repositories:
+            outcomes.append(_deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool)))
+            watch.ended(outcomes[-1])
+    return outcomes
+
+
+def _pool(origin: Origin, repositories: Sequence[RepositoryConfig]) -> EdgePool:
+    return EdgePool(origin.config.edges, origin.root, [repository.repo for repository in repositories])
+
+
+def _announce(origin: Origin) -> None:
+    refs = {str(repo): origin.tree.refs(repo) for repo in origin.tree.repositories()}
+    announce(origin.config, origin.state, refs, time.time())
+
+
+def _sync_and_deliver(repository: RepositoryConfig, call: Call) -> Outcome:
+    started_at = time.time()
+    repo, state = repository.repo, call.origin.state
+    try:
+        outcome = in_turn(call.origin.root, repo, "mirrortool sync", lambda: _bring_in(repository, call))
+    except MirrorError as error:
+        outcome = Outcome(repo, error=error)
+    if call.wish.dry_run:
+        return outcome
+    if not isinstance(outcome.error, Locked):
+        _note_end(outcome, state)
+        outcome = _deliver(repository, outcome, call)
+    outcome = replace(outcome, duration_s=time.time() - started_at)
+    state.add_run(_history(outcome, started_at))
+    return outcome
+
+
+def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
+    """From the source to the published tree, for one repository."""
+    origin, place = call.origin, call.origin.place(repository, call.wish.only)
+    live = _Live(place.repo, origin, call.watch)
+    live.begin()
+    upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
+    remote = patient(upstream.refs)
+    wanted = place.select(remote)
+    served = place.published()
+    if place.serves(wanted, remote) and _is_whole(place, served, origin):
+        return Outcome(place.repo, publication=served)
+    live.lacking()
+    patient(lambda: upstream.bring(wanted.refs, wanted.commits))
+    target = place.resolve(wanted, remote)
+    place.refuse_moved_back(target)
+    manifests = place.manifests(target)
+    plan = make_plan(served.manifests.values() if served else (), manifests.values(), origin.store.has)
+    call.watch.planned(place.repo, plan)
+    if call.wish.dry_run:
+        return Outcome(place.repo, plan=plan)
+    progress = _fetch(place, manifests, plan, upstream, live)
+    press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
+    publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
+    live.published(place.rules)
+    return Outcome(place.repo, True, publication, plan, progress)
+
+
+def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
+    """Whether what is served follows the rules of today and has every blob in its place."""
+    rules = origin.state.repository(str(place.repo)).rules
+    return served is not None and rules == place.rules and not origin.store.missing(served.blobs)
+
+
+def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream: Upstream, live: _Live) -> Progress:
+    """Bring in what a plan names: git's own blobs from the mirror, the rest from the sources."""
+    origin, config = live.origin, live.origin.config
+    _check_room(plan, origin)
+    live.expect(plan.fetch_bytes)
+    names = {entry.blob: path for manifest in manifests.values() for path, entry in manifest.files.items()}
+    plain = [blob for blob in plan.fetch if blob.algorithm == "git"]
+    adopt_plain(plain, place.mirror, origin.store, origin.root / "state" / "stage")
+    live.fetched(sum(blob.size for blob in plain))
+    sources = [upstream]
+    if place.repository.backup_source:
+        sources.append(open_upstream(place.repository.backup_source, place.repo, place.mirror, origin.clients))
+    state = origin.root / "state"
+    workers = config.max_parallel or AUTO_WORKERS
+    desk = Desk(origin.store, state / "partial", state / "quarantine", tuple(sources), workers)
+    progress = Progress(live.fetched)
+    fetch({blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}, desk, progress)
+    return progress
+
+
+def _check_room(plan: Plan, origin: Origin) -> None:
+    """Refuse before the first byte what would not fit; what partial blobs took already is not counted twice."""
+    disk = os.statvfs(origin.root)
+    space = Space(disk.f_bavail * disk.f_frsize, origin.config.min_free_bytes)
+    partial = origin.root / "state" / "partial"
+    begun = sum(_allocated(partial / f"{blob.digest}.part") for blob in plan.fetch)
+    check_space(plan.fetch_bytes - begun, space, origin.root)
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outcome:
+    """Bring what is published to the repository's edges, even when the source failed: an edge may lack it."""
+    edges = [name for name in repository.edges if call.wish.edges is None or name in call.wish.edges]
+    if not edges:
+        return outcome
+    try:
+        publication = outcome.publication or call.origin.place(repository).published()
+    except MirrorError as error:
+        return replace(outcome, error=outcome.error or error)
+    if publication is None:
+        nothing = StoreError(f"{repository.repo}: nothing is published yet; run `mirrortool sync` first")
+        return replace(outcome, error=outcome.error or nothing)
+    deliveries = call.pool.deliver(publication, edges, call.watch.delivered)
+    for done in deliveries:
+        text = str(done.error) if done.error else None
+        call.origin.state.delivered(done.edge, str(repository.repo), time.time(), done.bytes_sent, text)
+    return replace(outcome, publication=publication, deliveries=tuple(deliveries))
+
+
+class _Live:
+    """Writes how far a running sync is into the state, once a second at most, and passes it on."""
+
+    def __init__(self, repo: RepoId, origin: Origin, watch: Watch) -> None:
+        self.origin = origin
+        self._repo = repo
+        self._watch = watch
+        self._done_bytes = 0
+        self._written_s = time.monotonic()
+        self._lock = threading.Lock()
+
+    def _note(self, **values: float | str | None) -> None:
+        self.origin.state.update(str(self._repo), **values)
+
+    def begin(self) -> None:
+        """The source is being asked."""
+        self._note(status="pre-syncing", done_bytes=None, total_bytes=None)
+
+    def lacking(self) -> None:
+        """Upstream has something that is not served here."""
+        known = self.origin.state.repository(str(self._repo)).lacking_since
+        self._note(lacking_since=known or time.time())
+
+    def expect(self, total_bytes: int) -> None:
+        """So much is to come."""
+        self._note(status="syncing", done_bytes=0, total_bytes=total_bytes)
+
+    def fetched(self, count: int) -> None:
+        """More bytes are here."""
+        self._watch.fetched(self._repo, count)
+        with self._lock:
+            self._done_bytes += count
+            if time.monotonic() - self._written_s < _LIVE_S:
+                return
+            self._written_s = time.monotonic()
+        self._note(done_bytes=self._done_bytes)
+
+    def published(self, rules: str) -> None:
+        """All that upstream has is served here, by these rules."""
+        self._note(rules=rules, published_at=time.time(), lacking_since=None, done_bytes=None, total_bytes=None)
+
+
+def _note_end(outcome: Outcome, state: State) -> None:
+    error = outcome.error
+    state.update(
+        str(outcome.repo),
+        status="failed" if error else "success",
+        error=str(error) if error else None,
+        error_status=error.exit_status if error else None,
+        **({} if error else {"checked_at": time.time()}),
+    )
+
+
+def _history(outcome: Outcome, started_at: float) -> Run:
+    errors = "\n".join(str(error) for error in outcome.errors)
+    return Run(
+        repo=str(outcome.repo),
+        started_at=started_at,
+        ended_at=time.time(),
+        status="failed" if errors else "success",
+        changed=outcome.changed,
+        fetched_bytes=outcome.progress.fetched_bytes,
+        reused_bytes=outcome.plan.reuse_bytes if outcome.plan else 0,
+        resumed_bytes=outcome.progress.resumed_bytes,
+        delivered_bytes=outcome.sent_bytes,
+        error=errors or None,
+    )

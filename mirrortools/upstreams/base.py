@@ -1,0 +1,59 @@
+"""What every upstream gives: refs, the metadata of revisions, and the bytes of blobs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mirrortools.model import Blob
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteRefs:
+    """An upstream's refs: full name → object id; annotated tag → the commit it names; default branch."""
+
+    oids: Mapping[str, str]
+    peeled: Mapping[str, str]
+    head: str
+
+    def commit(self, ref: str) -> str:
+        """The commit that a ref leads to."""
+        return self.peeled.get(ref, self.oids[ref])
+
+
+class Reader(Protocol):
+    """A stream of bytes that begins at `start`, which is 0 where the source cannot seek."""
+
+    start: int
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the beginning of `buffer`; returns how many bytes came, 0 at the end. Raises UpstreamError."""
+        ...
+
+
+class ByteSource(Protocol):
+    """A place that the bytes of blobs can be read from. Thread-safe."""
+
+    name: str
+
+    def prepare(self, blobs: Sequence[Blob]) -> None:
+        """Say which blobs will be asked for, in which order, so that links can be had in batches."""
+        ...
+
+    def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
+        """Read the bytes [start, stop) of a blob. Raises UpstreamError."""
+        ...
+
+
+class Upstream(ByteSource, Protocol):
+    """One repository on one source."""
+
+    def refs(self) -> RemoteRefs:
+        """The refs as they are now; one request. Raises UpstreamError."""
+        ...
+
+    def bring(self, refs: Mapping[str, str], commits: Collection[str]) -> None:
+        """Bring git's objects for `refs` (full name → object id) and `commits` into the local mirror."""
+        ...

@@ -1,0 +1,304 @@
+"""A bare local mirror of a git repository, worked by the git program and never checked out.
+
+Every call runs with a scrubbed environment, operands behind `--`, and only the protocols that we ask for: a
+hostile URL or configuration could run commands otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mirrortools.errors import (
+    AccessDenied,
+    HostileTree,
+    RateLimited,
+    SourceMissing,
+    SourceUnavailable,
+    StoreError,
+    UpstreamError,
+)
+from mirrortools.files import make_folder
+from mirrortools.model import COMMIT, Blob, Entry, check_full_ref
+from mirrortools.upstreams.base import RemoteRefs
+
+PROTOCOLS = "http:https:ssh:file"
+POINTER_BYTES = 1024
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n\Z"
+)
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSH_AUTH_SOCK")
+# Old, harmless sins of real repositories; anything else that fsck calls an error is refused.
+_FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingSpaceBeforeEmail")
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Where to pull from. `settings` are git configuration, passed by environment to stay out of `ps`."""
+
+    url: str
+    settings: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    """A commit's time in Unix seconds and the first line of its message."""
+
+    committed_at: int
+    title: str
+
+
+class GitMirror:
+    """The bare repository at `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def create(self) -> None:
+        """Make the repository if it is not there. It never collects garbage by itself."""
+        if (self.folder / "HEAD").exists():
+            return
+        make_folder(self.folder)
+        self.run("init", "--bare", "--quiet", "--initial-branch=main", ".")
+        self.run("config", "gc.auto", "0")
+        self.run("config", "core.fsync", "all")
+
+    def run(self, *arguments: str, stdin: bytes | None = None, remote: Remote | None = None) -> bytes:
+        """Run git here and give its output. Raises StoreError, or UpstreamError when a remote is involved."""
+        done = subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            env=_environment(remote),
+            cwd=self.folder,
+            check=False,
+        )
+        if done.returncode:
+            text = done.stderr.decode(errors="replace").strip()
+            if remote:
+                raise remote_error(remote.url, text)
+            raise StoreError(f"git {arguments[0]} failed in {self.folder}: {text}")
+        return done.stdout
+
+    def command(self, *arguments: str) -> list[str]:
+        """The argument list that runs git on this repository."""
+        return ["git", "--git-dir", str(self.folder), "-c", "protocol.version=2", *arguments]
+
+    def remote_refs(self, remote: Remote) -> RemoteRefs:
+        """The refs of a remote; one request. Raises UpstreamError."""
+        self.create()
+        return read_ls_remote(self.run("ls-remote", "--symref", "--", remote.url, remote=remote))
+
+    def fetch(self, remote: Remote, refs: Mapping[str, str], commits: Collection[str]) -> None:
+        """Bring the objects of `refs` and `commits`, and set the local refs. Raises UpstreamError."""
+        self.create()
+        wanted = [f"+{name}:{name}" for name in sorted(refs)]
+        wanted += [commit for commit in sorted(commits) if not self.has(commit)]
+        if not wanted:
+            return
+        checks = [f"fetch.fsck.{sin}=ignore" for sin in _FORGIVEN]
+        options = [part for setting in ("fetch.fsckObjects=true", *checks) for part in ("-c", setting)]
+        self.run(
+            *options,
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+            "--recurse-submodules=no",
+            "--",
+            remote.url,
+            *wanted,
+            remote=remote,
+        )
+
+    def has(self, oid: str) -> bool:
+        """Whether an object is here."""
+        checked = self.run("cat-file", "--batch-check", stdin=f"{oid}\n".encode())
+        return not checked.endswith(b"missing\n")
+
+    def refs(self) -> dict[str, str]:
+        """The local refs: full name → object id."""
+        lines = self.run("for-each-ref", "--format=%(objectname) %(refname)").decode().splitlines()
+        return {name: oid for oid, name in (line.split(" ", 1) for line in lines)}
+
+    def commits(self, names: Sequence[str]) -> dict[str, str]:
+        """What refs, tags or ids lead to: name → commit. Raises SourceMissing when it is not a commit."""
+        question = "".join(f"{name}^{{commit}}\n" for name in names).encode()
+        answers = self.run("cat-file", "--batch-check=%(objectname)", stdin=question).decode().splitlines()
+        found = dict(zip(names, answers, strict=True))
+        for name, answer in found.items():
+            if not COMMIT.match(answer):
+                raise SourceMissing(f"{self.folder.name}: {name} does not lead to a commit")
+        return found
+
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether `older` is in the history of `newer`."""
+        if not self.has(older):
+            return False
+        found = self.run("rev-list", "--max-count=1", f"{older}", f"^{newer}")
+        return not found.strip()
+
+    def tree_id(self, commit: str) -> str:
+        """The id of a commit's tree: equal trees, equal content."""
+        return self.run("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
+
+    def commit_info(self, commit: str) -> CommitInfo:
+        """When a commit was made, and its title."""
+        text = self.run("log", "-1", "--format=%ct%x00%s", commit, "--").decode(errors="replace")
+        committed_at, _, title = text.partition("\0")
+        return CommitInfo(int(committed_at), title.strip())
+
+    def tree(self, commit: str) -> Iterator[TreeFile]:
+        """Every file of a commit, in git's order."""
+        listing = self.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
+        for line in listing.split(b"\0"):
+            if line:
+                description, _, path = line.partition(b"\t")
+                mode, _, oid, size = description.decode().split()
+                yield TreeFile(path, mode, oid, 0 if size == "-" else int(size))
+
+    def contents(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The contents of many small objects, by one git process."""
+        if not oids:
+            return
+        output = self.run("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids).encode())
+        position = 0
+        for oid in oids:
+            end = output.index(b"\n", position)
+            header = output[position:end].split()
+            if header[-1] == b"missing":
+                raise StoreError(f"{self.folder}: git object {oid} is missing; remove the folder and sync again")
+            size = int(header[2])
+            yield oid, output[end + 1 : end + 1 + size]
+            position = end + 1 + size + 1
+
+    def write_blob(self, oid: str, target: Path) -> None:
+        """Write one object's content to a file, whatever its size."""
+        with target.open("wb") as file:
+            done = subprocess.run(
+                self.command("cat-file", "blob", oid),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.PIPE,
+                env=_environment(None),
+                check=False,
+            )
+        if done.returncode:
+            raise StoreError(f"git cat-file failed for {oid}: {done.stderr.decode(errors='replace').strip()}")
+
+    def entries(self, files: Iterable[TreeFile]) -> dict[str, Entry]:
+        """Turn listed files into manifest entries: LFS pointers become the blobs they point to.
+
+        Raises HostileTree for names that are not UTF-8, symlinks and submodules.
+        """
+        listed = [(file.checked_path(), file) for file in files]
+        small = [file.oid for _, file in listed if 0 < file.size < POINTER_BYTES]
+        pointers = {oid: blob for oid, data in self.contents(sorted(set(small))) if (blob := read_pointer(data))}
+        return {path: _entry(file, pointers.get(file.oid)) for path, file in listed}
+
+    def pack(self, folder: Path, tips: Iterable[str], known: Iterable[str]) -> list[Path]:
+        """Write a pack of what `tips` reach and `known` do not; the pack and its index, or nothing."""
+        exclude = [f"^{oid}" for oid in known if self.has(oid)]
+        lines = "".join(f"{line}\n" for line in [*tips, *exclude]).encode()
+        name = self.run("pack-objects", "--revs", "--quiet", "--non-empty", str(folder / "pack"), stdin=lines).decode()
+        return [folder / f"pack-{name.strip()}.{kind}" for kind in ("pack", "idx")] if name.strip() else []
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """One line of `git ls-tree -r -l`: the path's bytes, the octal mode, the object id, the size in bytes."""
+
+    path: bytes
+    mode: str
+    oid: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The path for matching and messages; bytes that are not UTF-8 are escaped."""
+        return self.path.decode(errors="backslashreplace")
+
+    def checked_path(self) -> str:
+        """The path, once its encoding and the file's mode are acceptable. Raises HostileTree."""
+        problem = {"120000": "a symbolic link", "160000": "a submodule"}.get(self.mode)
+        if problem:
+            raise HostileTree(f"refused {self.name!r}: {problem}; add it to `exclude` to mirror the rest")
+        try:
+            return self.path.decode()
+        except UnicodeDecodeError as error:
+            raise HostileTree(f"refused file name {self.name!r}: not UTF-8; add it to `exclude`") from error
+
+
+def _entry(file: TreeFile, pointed: Blob | None) -> Entry:
+    if pointed:
+        return Entry(pointed, file.oid, file.size)
+    return Entry(Blob("git", file.oid, file.size), file.oid)
+
+
+def read_pointer(data: bytes) -> Blob | None:
+    """The blob that a git-LFS pointer names, or None for any other content (git-lfs spec v1)."""
+    match = _POINTER.match(data)
+    return Blob("sha256", match[1].decode(), int(match[2])) if match else None
+
+
+def write_pointer(blob: Blob) -> bytes:
+    """The pointer file for a blob (git-lfs spec v1)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{blob.digest}\nsize {blob.size}\n".encode()
+
+
+def read_ls_remote(output: bytes) -> RemoteRefs:
+    """Read the answer of `git ls-remote --symref`. Raises SourceUnavailable, HostileTree."""
+    oids: dict[str, str] = {}
+    peeled: dict[str, str] = {}
+    head = ""
+    for line in output.decode(errors="replace").splitlines():
+        value, _, name = line.partition("\t")
+        if value.startswith("ref: ") and name == "HEAD":
+            head = value.removeprefix("ref: ")
+        elif name.endswith("^{}"):
+            peeled[name.removesuffix("^{}")] = value
+        elif name != "HEAD":
+            check_full_ref(name)
+            oids[name] = value
+    return RemoteRefs(oids, peeled, head)
+
+
+def _environment(remote: Remote | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    settings = dict(remote.settings) if remote else {}
+    given = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (key, value) in enumerate(settings.items()):
+        given |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return {
+        **kept,
+        **given,
+        "LC_ALL": "C",
+        "GIT_ALLOW_PROTOCOL": PROTOCOLS,
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=20",
+        "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
+        "GIT_HTTP_LOW_SPEED_TIME": "60",
+    }
+
+
+def remote_error(url: str, text: str) -> UpstreamError:
+    """What git's complaint about a remote means."""
+    last = next((line for line in reversed(text.splitlines()) if line.startswith(("fatal:", "error:"))), text)
+    message = f"{url}: {last.removeprefix('fatal: ').removeprefix('error: ')}"
+    if "429" in last:
+        return RateLimited(message, 30.0)
+    if re.search(r"could not read (Username|Password)|error: 40[13]|Authentication failed|Permission denied", text):
+        return AccessDenied(f"{message}: denied; set or check `token_file` for this source")
+    if re.search(r"not found|does not exist|does not appear to be a git repository|not our ref|couldn't find", text):
+        return SourceMissing(message)
+    if "fsck error" in text or re.search(r"error: object [0-9a-f]{40}: ", text):
+        return HostileTree(f"{url}: git refused the objects: {text[:500]}")
+    return SourceUnavailable(message)
