@@ -9,9 +9,9 @@ from typing import Final
 _BINARY: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DECIMAL: Final = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgtp])(i?b)?|b)?\Z", re.IGNORECASE)
-_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(bit|bps|ib|b)(?:/s)?\Z", re.IGNORECASE)
-_DURATION: Final = re.compile(r"(\d+)\s*([smhdw])\s*", re.IGNORECASE)
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgtp])(i?b)?|b)?\Z", re.IGNORECASE | re.ASCII)
+_RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])?(bit|bps|ib|b)(?:/s)?\Z", re.IGNORECASE | re.ASCII)
+_DURATION: Final = re.compile(r"(\d+)\s*([smhdw])\s*", re.IGNORECASE | re.ASCII)
 
 
 def _shown(value: object) -> str:

@@ -131,7 +131,7 @@ def _name(text: str) -> str:
 def _parallel(value: Any) -> int | None:
     if value == "auto":
         return None
-    if not str(value).isdecimal() or not 1 <= int(value) <= 64:
+    if not re.fullmatch(r"[0-9]{1,2}", str(value)) or not 1 <= int(value) <= 64:
         raise ValueError(f"expected a number from 1 to 64, or auto, got {value!r}")
     return int(value)
 
