@@ -7,6 +7,7 @@ from tests.servers.access_log import Request
 from tests.servers.nginx import Nginx
 from tests.servers.ports import free_port
 from tests.servers.process import ServerError
+from tests.servers.sshd import Sshd
 from tests.servers.upstream import GitLfsUpstream
 
-__all__ = ["GitLfsUpstream", "Nginx", "Request", "ServerError", "free_port"]
+__all__ = ["GitLfsUpstream", "Nginx", "Request", "ServerError", "Sshd", "free_port"]

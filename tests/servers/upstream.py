@@ -14,6 +14,8 @@ from typing import Self
 
 from tests.servers.access_log import LOG_FORMAT, AccessLog, Request
 from tests.servers.author import LFS_PATTERNS, Author, Change, run_git
+from tests.servers.faults import Faults
+from tests.servers.front import Front
 from tests.servers.nginx import Nginx, user_directive
 from tests.servers.ports import free_port
 from tests.servers.process import Process, ServerError, program
@@ -22,7 +24,7 @@ PROJECT = Path(__file__).parents[2]
 GIFTLESS = PROJECT / ".venvs" / "giftless" / "bin" / "waitress-serve"
 
 
-class GitLfsUpstream:
+class GitLfsUpstream(Faults):
     """A git-LFS host on loopback with everything in `folder`.
 
     A repository is `org/name` or `datasets/org/name`; it is made by its first commit. `url` is what a
@@ -32,7 +34,7 @@ class GitLfsUpstream:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
-        self.port, self._author_port, self._elsewhere_port = free_port(), free_port(), free_port()
+        self.port, self._author_port, self.elsewhere_port = free_port(), free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = AccessLog(self.folder / "access.log", self._settle)
         self._authors: dict[str, Author] = {}
@@ -123,9 +125,15 @@ class GitLfsUpstream:
     def restore(self, oid: str) -> None:
         """Undo `corrupt` and `lose`."""
         for path in self.objects(f"{oid}.lost"):
-            path.rename(path.with_name(oid))
+            path.rename(path.with_suffix(""))
         for offset in self._flipped.pop(oid, set()):
             self._flip(oid, offset)
+
+    def heal(self) -> None:
+        """Undo every fault, damaged and lost objects among them."""
+        super().heal()
+        for oid in [*self._flipped, *(path.stem for path in self.objects("*.lost"))]:
+            self.restore(oid)
 
     # Life
 
@@ -138,11 +146,12 @@ class GitLfsUpstream:
                 starting.callback(process.stop)
                 process.launch()
             giftless.wait_until((sockets / "lfs").exists)
+            self._front = starting.enter_context(self._new_front(sockets / "front"))
             starting.enter_context(self._nginx(sockets))
             self._running = starting.pop_all()
 
     def stop(self) -> None:
-        """End the servers, as when the host is down; `start` brings it back at the same URL."""
+        """End the servers, as when the host is down; `start` brings it back, healed, at the same URL."""
         self._running.close()
 
     def __enter__(self) -> Self:
@@ -203,6 +212,11 @@ class GitLfsUpstream:
         log = self.folder / "git.log"
         return [Process([program("fcgiwrap"), "-f"], log, stdin=listener.fileno()) for _ in range(4)]
 
+    def _new_front(self, path: Path) -> Front:
+        flag = self.folder / "faulty"
+        flag.unlink(missing_ok=True)
+        return Front(path, self.folder / "storage" / "lfs", flag)
+
     def _nginx(self, sockets: Path) -> Nginx:
         values = {
             "user": user_directive(),
@@ -211,7 +225,7 @@ class GitLfsUpstream:
             "log_format": LOG_FORMAT,
             "port": self.port,
             "author_port": self._author_port,
-            "elsewhere_port": self._elsewhere_port,
+            "elsewhere_port": self.elsewhere_port,
             "git_http_backend": Path(run_git("--exec-path")) / "git-http-backend",
         }
         folder = self.folder / "nginx"
