@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
+from mirrortools.config import EdgeConfig
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
 from mirrortools.store import Store
+from tests.servers.sshd import Sshd
 
 REPO = RepoId.parse("acme/tiny")
 
@@ -60,3 +67,25 @@ def served_files(root: Path, shown: Publication) -> dict[str, bytes]:
     """Path → content of what a root serves as `main`."""
     folder = root / "public" / shown.repo.path / "refs" / "main"
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def ssh_edge(sshd: Sshd, root: Path, name: str = "bj1", **more: Any) -> EdgeConfig:
+    """An edge behind a test's sshd."""
+    plain = EdgeConfig(name, sshd.url(quote(str(root))), None, sshd.identity_file, sshd.known_hosts, "127.0.0.1:80")
+    return replace(plain, **more)
+
+
+def local_edge(root: Path, name: str = "disk1", **more: Any) -> EdgeConfig:
+    """An edge that is a folder of this host."""
+    return replace(EdgeConfig(name, f"file://{quote(str(root))}", None, None, None, "127.0.0.1:80"), **more)
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of its own with little room, mounted at `folder`."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -297,12 +297,14 @@ def reader(data: bytes) -> Any:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=8,
 )
-documents = st.dictionaries(st.text(), json_values)
+documents = st.dictionaries(st.text(max_size=9), json_values, max_size=4)
 
 
+@settings(max_examples=50)
 @given(st.lists(documents, max_size=3))
 def test_frames_are_read_as_they_were_written(sent: list[dict[str, Any]]) -> None:
     """Any number of documents, one behind the other, then a clean end."""
@@ -384,7 +386,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(requests, max_size=5))
 def test_no_request_makes_the_receiver_fail_or_write_outside_its_root(asked: list[dict[str, Any]]) -> None:
     """Whatever is asked, there is an answer for each, and only the root has changed."""
