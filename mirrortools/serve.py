@@ -1,0 +1,184 @@
+"""nginx's configuration for a root: rendered from templates, checked by nginx itself, installed or run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mirrortools.errors import ServeError
+from mirrortools.files import make_folder, write_file
+from mirrortools.tree import LISTING
+
+# A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
+MOST_SLASHES: Final = 8
+_PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin", "/sbin")
+_MODULE: Final = "ngx_http_js_module.so"
+_MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules")
+# Characters that end or change a word of nginx's configuration, where quoting does not help with all of them.
+_PLAIN_PATH: Final = re.compile(r"/[^\s\"'\\${};#]*\Z")
+_LISTEN: Final = re.compile(r"(?:[A-Za-z0-9.-]+:|\[[0-9A-Fa-f:]+\]:|\*:)?[0-9]{1,5}\Z")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A place in an nginx that runs already: its configuration's folder."""
+
+    prefix: Path = Path("/etc/nginx")
+
+
+@dataclass(frozen=True, slots=True)
+class Standalone:
+    """A place of its own: `folder` takes the configuration, the pid, the logs and nginx's temporary files.
+
+    `user` is whom the workers run as; it is needed, and allowed, only when root starts it.
+    """
+
+    folder: Path
+    njs_module: Path
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What to serve, and where: the root, addresses to listen on, the server's name (empty: any)."""
+
+    root: Path
+    listen: tuple[str, ...] = ("0.0.0.0:80",)
+    name: str = ""
+    place: Installed | Standalone = field(default_factory=Installed)
+
+    def __post_init__(self) -> None:
+        folder = self.place.folder if isinstance(self.place, Standalone) else self.place.prefix
+        for path in (self.root, folder):
+            if not _PLAIN_PATH.match(str(path)):
+                raise ServeError(f"{str(path)!r}: nginx needs an absolute path without spaces, quotes, $ or ;")
+        for address in self.listen:
+            if not _LISTEN.match(address):
+                raise ServeError(f"{address!r}: not an address to listen on, such as 0.0.0.0:80 or [::]:80")
+        if not _NAME.match(self.name):
+            raise ServeError(f"{self.name!r}: not a host name")
+
+
+def render(site: Site) -> dict[str, str]:
+    """The files that serve `site`: name below its place → text."""
+    environment = Environment(
+        loader=PackageLoader("mirrortools", "templates/nginx"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  (nginx's language, not HTML; Site refuses what it could not hold)
+    )
+    script = environment.get_template("hub.js").render()
+    values = {"public": site.root / "public", "listen": site.listen, "name": site.name}
+    values |= {"most_slashes": MOST_SLASHES, "listing": LISTING}
+    if isinstance(site.place, Standalone):
+        values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
+        text = environment.get_template("nginx.conf.j2").render(values, extra="")
+        return {"nginx.conf": text, "hub.js": script}
+    values |= {"prefix": site.place.prefix, "extra": site.place.prefix / "mirrortools" / "server.d" / "*.conf"}
+    text = environment.get_template("site.conf.j2").render(values)
+    return {"conf.d/mirrortools.conf": text, "mirrortools/hub.js": script}
+
+
+def find_nginx() -> Path:
+    """The nginx program. Raises ServeError."""
+    folders = os.pathsep.join([os.environ.get("PATH", ""), *_PROGRAM_FOLDERS])
+    found = shutil.which("nginx", path=folders)
+    if not found:
+        raise ServeError("nginx is not installed: apt-get install nginx libnginx-mod-http-js")
+    return Path(found)
+
+
+def find_njs_module() -> Path:
+    """The module that lets nginx run JavaScript. Raises ServeError."""
+    for folder in _MODULE_FOLDERS:
+        module = Path(folder, _MODULE)
+        if module.is_file():
+            return module
+    raise ServeError(f"{_MODULE} is not in {', '.join(_MODULE_FOLDERS)}: apt-get install libnginx-mod-http-js")
+
+
+def write_standalone(site: Site) -> list[str]:
+    """Write a standalone site's files, let nginx check them; return the command that runs it in the foreground.
+
+    Raises ServeError.
+    """
+    if not isinstance(site.place, Standalone):
+        raise TypeError("only a standalone site has a command of its own")
+    folder = site.place.folder
+    make_folder(folder)
+    for name, text in render(site).items():
+        write_file(folder / name, text.encode())
+    nginx = find_nginx()
+    check(nginx, folder / "nginx.conf", folder)
+    return [str(nginx), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def install(site: Site) -> list[Path]:
+    """Write the files of `site` into an installed nginx; return those that changed.
+
+    When nginx refuses them, everything is as it was before. Raises ServeError with nginx's own message.
+    """
+    if not isinstance(site.place, Installed):
+        raise TypeError("only a site in an installed nginx can be installed")
+    prefix = site.place.prefix
+    if not (prefix / "nginx.conf").is_file():
+        raise ServeError(f"{prefix}/nginx.conf: missing; install nginx, or name its folder with --prefix")
+    wanted = {prefix / name: text.encode() for name, text in render(site).items()}
+    changed = [path for path, content in wanted.items() if _content(path) != content]
+    with _undone_on_error(wanted):
+        make_folder(prefix / "mirrortools" / "server.d")
+        for path in changed:
+            make_folder(path.parent)
+            write_file(path, wanted[path])
+        check(find_nginx(), prefix / "nginx.conf", prefix)
+    return changed
+
+
+def check(nginx: Path, config: Path, prefix: Path) -> None:
+    """Let nginx read a configuration. Raises ServeError with what nginx says."""
+    command = [str(nginx), "-t", "-q", "-e", "stderr", "-p", str(prefix), "-c", str(config)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ServeError(f"nginx refuses {config}:\n{done.stderr.strip()}{_advice(done.stderr)}")
+
+
+def _advice(message: str) -> str:
+    if "js_import" in message:
+        return "\nnginx lacks its JavaScript module: apt-get install libnginx-mod-http-js"
+    if "duplicate default server" in message:
+        return "\nAnother site answers for every name on this port: give this one a --name, or remove the other"
+    return ""
+
+
+@contextmanager
+def _undone_on_error(paths: Mapping[Path, bytes]) -> Iterator[None]:
+    """Put the files at `paths` back as they are now when the block fails."""
+    before = {path: _content(path) for path in paths}
+    try:
+        yield
+    except BaseException:
+        for path, content in before.items():
+            if content is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_file(path, content)
+        raise
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None

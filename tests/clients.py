@@ -1,0 +1,264 @@
+"""Unmodified clients of a mirror as subprocesses, and what each must get from it, for an origin and an edge alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mirrortools.model import RepoId
+
+HUB_VERSIONS = ("2.4.0", "0.20.3")
+PROJECT = Path(__file__).resolve().parents[1]
+TIMEOUT_S = 110
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a mirror must serve of one repository: the commit of each revision's name, and that commit's files.
+
+    The names are as users type them: `main`, `v1`, `feature/x`, `refs/pr/1`. `lfs` holds the paths of LFS files.
+    """
+
+    repo: RepoId
+    commits: Mapping[str, str]
+    files: Mapping[str, Files]
+    lfs: frozenset[str] = frozenset()
+
+    @property
+    def address(self) -> dict[str, str]:
+        """How the Hub's client names the repository."""
+        return {"repo_id": self.repo.name, "repo_type": self.repo.kind.removesuffix("s")}
+
+
+class ClientError(Exception):
+    """A client ended with an error; the text is what it said."""
+
+
+def run_hub(version: str, endpoint: str, cache: Path, calls: Sequence[tuple[str, Any]]) -> list[Any]:
+    """Make calls of huggingface_hub `version` against `endpoint`: per call its value, or `{"error": class}`."""
+    python = hub_program(version, "python")
+    script = PROJECT / "tests" / "hub_calls.py"
+    output = run_client([python, script], hub_environment(endpoint, cache), json.dumps(calls))
+    return [outcome.get("value", outcome) for outcome in json.loads(output)]
+
+
+def run_hub_cli(version: str, endpoint: str, cache: Path, words: Sequence[str | Path]) -> str:
+    """Run `hf` (or, before there was one, `huggingface-cli`) with `words`; its standard output."""
+    name = "huggingface-cli" if version.startswith("0.") else "hf"
+    return run_client([hub_program(version, name), *words], hub_environment(endpoint, cache))
+
+
+def hub_program(version: str, name: str) -> Path:
+    """A program of the venv that scripts/setup makes for huggingface_hub `version`."""
+    path = PROJECT / ".venvs" / f"hub-{version}" / "bin" / name
+    if not path.exists():
+        raise ClientError(f"{path.relative_to(PROJECT)} is missing; run scripts/setup")
+    return path
+
+
+def hub_environment(endpoint: str, cache: Path) -> dict[str, str]:
+    """An environment without a token, without telemetry, and with a cache of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    return kept | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(cache),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+
+
+def run_client(command: Sequence[str | Path], env: Mapping[str, str], stdin: str = "") -> str:
+    """Run a client to its end; its standard output. Raises ClientError with what it said."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        env=env,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClientError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def run_git(*words: str | Path, home: Path) -> str:
+    """Run git without the user's and the machine's settings, but with git-lfs known."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    env |= {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    return run_client(["git", *words], env)
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` but those of the client itself (.git, .cache)."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith((".git/", ".cache/")):
+            found[name] = path.read_bytes()
+    return found
+
+
+def check_snapshots(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """snapshot_download gives every file of every revision, by its name and by its commit, byte for byte."""
+    revisions = [*expected.commits, *sorted(set(expected.commits.values()))]
+    calls = [("snapshot_download", {**expected.address, "revision": name}) for name in revisions]
+    folders = run_hub(version, endpoint, scratch / "cache", calls)
+    by_commit = {commit: expected.files[name] for name, commit in expected.commits.items()}
+    for name, folder in zip(revisions, folders, strict=True):
+        commit = expected.commits.get(name, name)
+
+        assert isinstance(folder, str), f"{name}: {folder}"
+        assert Path(folder).name == commit
+        assert read_folder(Path(folder)) == by_commit[commit], name
+
+
+def check_local_folder(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """snapshot_download to a folder of the user's gives the files there, and patterns choose among them."""
+    wanted = expected.files["main"]
+    chosen = {"allow_patterns": ["*.json", "*.safetensors"], "ignore_patterns": ["*00*"]}
+    calls = [
+        ("snapshot_download", {**expected.address, "local_dir": str(scratch / "all")}),
+        ("snapshot_download", {**expected.address, "local_dir": str(scratch / "some"), **chosen}),
+    ]
+    results = run_hub(version, endpoint, scratch / "cache", calls)
+    some = {p: c for p, c in wanted.items() if p.endswith((".json", ".safetensors")) and "00" not in p}
+
+    assert all(isinstance(result, str) for result in results), results
+    assert read_folder(scratch / "all") == wanted
+    assert read_folder(scratch / "some") == some
+
+
+def check_cli(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """The client's command line downloads a revision into a folder."""
+    for number, (name, files) in enumerate(expected.files.items()):
+        folder = scratch / f"cli-{number}"
+        kind = ["--repo-type", expected.address["repo_type"]]
+        words = ["download", expected.repo.name, "--revision", name, "--local-dir", folder, *kind]
+        run_hub_cli(version, endpoint, scratch / "cache", words)
+
+        assert read_folder(folder) == files, name
+
+
+def check_api(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """Info, tree, refs, paths-info and file_exists tell what the revision holds."""
+    wanted = expected.files["main"]
+    repo, info = expected.address, f"{expected.address['repo_type']}_info"
+    some = [*sorted(wanted), *sorted(folders_of(wanted)), "no/such file"]
+    calls = [
+        (info, {"repo_id": repo["repo_id"]}),
+        (info, {"repo_id": repo["repo_id"], "revision": "main", "files_metadata": True}),
+        ("list_repo_tree", {**repo, "recursive": True}),
+        ("list_repo_tree", {**repo}),
+        ("list_repo_refs", {**repo}),
+        ("get_paths_info", {**repo, "paths": some}),
+        ("file_exists", {**repo, "filename": some[0]}),
+        ("file_exists", {**repo, "filename": "no/such file"}),
+        *[("list_repo_tree", {**repo, "path_in_repo": folder}) for folder in sorted(folders_of(wanted))],
+    ]
+    short, full, deep, flat, refs, paths, there, missing, *inner = run_hub(version, endpoint, scratch / "cache", calls)
+
+    assert short["id"] == expected.repo.name
+    assert short["sha"] == expected.commits["main"]
+    assert {sibling["rfilename"] for sibling in short["siblings"] or ()} == set(wanted)
+    assert {s["rfilename"]: s["size"] for s in full["siblings"]} == {p: len(c) for p, c in wanted.items()}
+    for sibling in full["siblings"]:
+        check_digest(expected, sibling["rfilename"], sibling)
+    check_entries(expected, deep, {*wanted, *folders_of(wanted)})
+    check_entries(expected, flat, {path.partition("/")[0] for path in wanted})
+    check_entries(expected, paths, {*wanted, *folders_of(wanted)})
+    for folder, entries in zip(sorted(folders_of(wanted)), inner, strict=True):
+        below = {path for path in {*wanted, *folders_of(wanted)} if path.rpartition("/")[0] == folder}
+        assert {entry["path"] for entry in entries} == below
+    shown = {r["name"]: r["target_commit"] for r in [*refs["tags"], *refs["branches"]]}
+    assert shown == {n: c for n, c in expected.commits.items() if not n.startswith("refs/")}
+    assert (there, missing) == (True, False)
+
+
+def check_entries(expected: Expected, entries: Sequence[Mapping[str, Any]], paths: set[str]) -> None:
+    """A listing has exactly `paths`, and each file's size and digest."""
+    files = expected.files["main"]
+    assert {entry["path"] for entry in entries} == paths
+    assert len(entries) == len(paths)
+    for entry in entries:
+        assert (entry["class"] == "RepoFile") is (entry["path"] in files)
+        if entry["class"] == "RepoFile":
+            assert entry["size"] == len(files[entry["path"]])
+            check_digest(expected, entry["path"], entry)
+
+
+def check_digest(expected: Expected, path: str, entry: Mapping[str, Any]) -> None:
+    """A file's git id, or the SHA-256 that LFS names it by, is that of its content."""
+    content = expected.files["main"][path]
+    assert bool(entry["lfs"]) is (path in expected.lfs)
+    if entry["lfs"]:
+        assert entry["lfs"]["sha256"] == hashlib.sha256(content).hexdigest()
+    else:
+        assert entry["blob_id"] == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def check_errors(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """A missing file, revision and repository are three different errors, and none is taken for another."""
+    repo = expected.address
+    nobody = {**repo, "repo_id": "nobody/nothing"}
+    info = f"{repo['repo_type']}_info"
+    calls = [
+        ("hf_hub_download", {**repo, "filename": "missing.bin"}),
+        ("hf_hub_download", {**repo, "filename": "a", "revision": "no-such-branch"}),
+        ("hf_hub_download", {**nobody, "filename": "a"}),
+        ("snapshot_download", {**repo, "revision": "0" * 40}),
+        (info, {"repo_id": nobody["repo_id"]}),
+        (info, {"repo_id": repo["repo_id"], "revision": "no/such"}),
+        ("get_paths_info", {**repo, "paths": ["a"], "revision": "nope"}),
+    ]
+    outcomes = run_hub(version, endpoint, scratch / "cache", calls)
+    names = [outcome["error"] for outcome in outcomes]
+
+    assert names[0] in ("EntryNotFoundError", "RemoteEntryNotFoundError")
+    assert names[1:3] == ["RevisionNotFoundError", "RepositoryNotFoundError"]
+    assert names[3] in ("RevisionNotFoundError", "LocalEntryNotFoundError")
+    assert names[4:] == ["RepositoryNotFoundError", "RevisionNotFoundError", "RevisionNotFoundError"]
+
+
+def check_git(endpoint: str, expected: Expected, scratch: Path) -> None:
+    """`git clone` and `git lfs pull` give every branch's and tag's files."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    run_git("lfs", "install", "--skip-repo", "--skip-smudge", home=scratch)
+    clone = scratch / "clone"
+    run_git("clone", "--quiet", f"{endpoint}/{expected.repo.url_path}", clone, home=scratch)
+    assert run_git("-C", clone, "rev-parse", "HEAD", home=scratch).strip() == expected.commits["main"]
+    for name, commit in expected.commits.items():
+        if name.startswith("refs/"):
+            continue
+        run_git("-C", clone, "checkout", "--quiet", "--detach", commit, home=scratch)
+        run_git("-C", clone, "lfs", "pull", home=scratch)
+
+        assert read_folder(clone) == expected.files[name], name
+    run_git("-C", clone, "fsck", "--strict", home=scratch)
+
+
+def check_all(version: str, endpoint: str, expected: Expected, scratch: Path) -> None:
+    """Everything that huggingface_hub `version` may ask of a mirror. `scratch` is an empty folder."""
+    for check in (check_snapshots, check_local_folder, check_cli, check_api, check_errors):
+        folder = scratch / check.__name__
+        folder.mkdir(parents=True)
+        check(version, endpoint, expected, folder)
+
+
+def folders_of(files: Files) -> set[str]:
+    """Every folder that the paths of `files` name."""
+    found = set()
+    for path in files:
+        while "/" in path:
+            path = path.rpartition("/")[0]
+            found.add(path)
+    return found
