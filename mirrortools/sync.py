@@ -15,7 +15,7 @@ from mirrortools.deliver import Delivery, EdgePool
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.fetch import AUTO_WORKERS, Desk, Progress, fetch
 from mirrortools.locks import in_turn
-from mirrortools.model import Manifest, Publication, RepoId
+from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space, make_plan
 from mirrortools.publish import GitRefs, Press
@@ -79,12 +79,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run did for one repository. `publication` is what is served now; `plan` is None when nothing was new."""
+    """What a run did for one repository.
+
+    `publication` is what is served now; `plan` is None when nothing was new; `names` tells the file of a blob.
+    """
 
     repo: RepoId
     changed: bool = False
     publication: Publication | None = None
     plan: Plan | None = None
+    names: Mapping[Blob, str] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     deliveries: tuple[Delivery, ...] = ()
     duration_s: float = 0.0
@@ -179,12 +183,12 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     plan = make_plan(served.manifests.values() if served else (), manifests.values(), origin.store.has)
     call.watch.planned(place.repo, plan)
     if call.wish.dry_run:
-        return Outcome(place.repo, plan=plan)
+        return Outcome(place.repo, plan=plan, names=_names(manifests))
     progress = _fetch(place, manifests, plan, upstream, live)
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
-    return Outcome(place.repo, True, publication, plan, progress)
+    return Outcome(place.repo, True, publication, plan, progress=progress)
 
 
 def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
@@ -198,7 +202,6 @@ def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream
     origin, config = live.origin, live.origin.config
     _check_room(plan, origin)
     live.expect(plan.fetch_bytes)
-    names = {entry.blob: path for manifest in manifests.values() for path, entry in manifest.files.items()}
     plain = [blob for blob in plan.fetch if blob.algorithm == "git"]
     adopt_plain(plain, place.mirror, origin.store, origin.root / "state" / "stage")
     live.fetched(sum(blob.size for blob in plain))
@@ -209,8 +212,14 @@ def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream
     workers = config.max_parallel or AUTO_WORKERS
     desk = Desk(origin.store, state / "partial", state / "quarantine", tuple(sources), workers)
     progress = Progress(live.fetched)
+    names = _names(manifests)
     fetch({blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}, desk, progress)
     return progress
+
+
+def _names(manifests: Mapping[str, Manifest]) -> dict[Blob, str]:
+    """A file name for each blob."""
+    return {entry.blob: path for manifest in manifests.values() for path, entry in manifest.files.items()}
 
 
 def _check_room(plan: Plan, origin: Origin) -> None:

@@ -1,0 +1,99 @@
+"""Showing a run while it goes on: bars on a terminal, finished lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from mirrortools.model import RepoId
+from mirrortools.plan import Plan
+from mirrortools.sync import Outcome, Watch
+
+Tell = Callable[[Outcome], None]
+
+
+class Lines(Watch):
+    """Tells each repository's outcome when it is there."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def ended(self, outcome: Outcome) -> None:
+        """Tell it."""
+        self._tell(outcome)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is left to tell."""
+
+
+class Bars(Lines):
+    """One bar for what is fetched, and one for each edge that is sent something, on stderr."""
+
+    def __init__(self, tell: Tell) -> None:
+        super().__init__(tell)
+        self._lock = threading.Lock()
+        self._tasks: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, repo: RepoId, plan: Plan) -> None:
+        """Draw a bar for what will be fetched."""
+        self._task(f"fetch {repo}", plan.fetch_bytes)
+
+    def fetched(self, repo: RepoId, count: int) -> None:
+        """Let the bar grow."""
+        self._progress.advance(self._task(f"fetch {repo}", None), count)
+
+    def delivered(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
+        """Draw an edge's bar, or let it grow."""
+        self._progress.update(self._task(f"{edge} {repo}", planned_bytes), completed=sent_bytes)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Take the bars away and tell the outcome."""
+        with self._lock:
+            for task in self._tasks.values():
+                self._progress.remove_task(task)
+            self._tasks.clear()
+        self._progress.stop()
+        super().ended(outcome)
+        self._progress.start()
+
+    def _task(self, name: str, total: int | None) -> TaskID:
+        with self._lock:
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(name, total=total)
+            return self._tasks[name]

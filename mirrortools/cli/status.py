@@ -1,0 +1,138 @@
+"""`mirrortool status`: what is mirrored where, how old it is, and what went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mirrortools.cli import Invocation, exit_statuses, print_json
+from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.text import moment, size, span
+from mirrortools.config import RepositoryConfig
+from mirrortools.errors import StoreError
+from mirrortools.locks import owner_of
+from mirrortools.model import short_ref
+from mirrortools.state import DeliveryState, RepositoryState, Run, State
+from mirrortools.tree import Tree
+
+_RUNNING = ("pre-syncing", "syncing")
+_INTERRUPTED = "broken off; the next sync goes on where it stopped"
+
+
+@click.command(epilog=exit_statuses(StoreError))
+@click.option(
+    "--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N runs of each repository too."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; times in Unix seconds, sizes in bytes.")
+@choosing
+def status(invocation: Invocation, history: int | None, as_json: bool, choice: Choice) -> None:
+    """Tell for each repository and edge: revision, lag, last success, bytes, error.
+
+    Lag is how long upstream has had something that is not served here, or not on that edge. Without --repo or --job,
+    all repositories are told.
+    """
+    config = invocation.config
+    repositories = choice.of(config) if choice else list(config.repositories())
+    state, now = State(config.root), time.time()
+    try:
+        documents = [_document(repository, state, config.root, now, history or 0) for repository in repositories]
+    finally:
+        state.close()
+    if as_json:
+        print_json({"now": now, "root": str(config.root), "repositories": documents})
+        return
+    for document in documents:
+        _tell(document)
+    if not documents:
+        click.echo(f"nothing is mirrored yet: write a job into {config.path.parent}/conf.d/NAME.yaml")
+
+
+def _document(repository: RepositoryConfig, state: State, root: Path, now: float, history: int) -> dict[str, Any]:
+    name = str(repository.repo)
+    known, owner = state.repository(name), owner_of(root, repository.repo)
+    interrupted = known.status in _RUNNING and owner is None
+    return {
+        "repo": name,
+        "job": repository.job,
+        "status": "failed" if interrupted else known.status,
+        "running": owner,
+        "progress": _progress(known) if owner else None,
+        "refs": Tree(root).refs(repository.repo),
+        "lag_s": _lag_s(known.lacking_since, known.checked_at, now),
+        "last_success": known.checked_at,
+        "published_at": known.published_at,
+        "error": _INTERRUPTED if interrupted else known.error,
+        "edges": _edges(repository.edges, state.deliveries(name), now),
+        "runs": [asdict(run) for run in state.runs(name, history)] if history else [],
+    }
+
+
+def _progress(known: RepositoryState) -> Mapping[str, int] | None:
+    if known.total_bytes is None:
+        return None
+    return {"done_bytes": known.done_bytes or 0, "total_bytes": known.total_bytes}
+
+
+def _lag_s(lacking_since: float | None, last_success: float | None, now: float) -> float | None:
+    """Zero when nothing was lacking when it was last looked at; None when it never was."""
+    if lacking_since is not None:
+        return now - lacking_since
+    return None if last_success is None else 0.0
+
+
+def _edges(names: Sequence[str], known: Sequence[DeliveryState], now: float) -> list[dict[str, Any]]:
+    states = {delivery.edge: delivery for delivery in known}
+    return [_edge(name, states.get(name), now) for name in names]
+
+
+def _edge(name: str, known: DeliveryState | None, now: float) -> dict[str, Any]:
+    if known is None:
+        known = DeliveryState(name, "", "none", 0.0, None, None, 0, 0, None)
+    return {
+        "edge": name,
+        "status": known.status,
+        "lag_s": _lag_s(known.lacking_since, known.success_at, now),
+        "last_success": known.success_at,
+        "sent_bytes": known.sent_bytes,
+        "total_sent_bytes": known.total_sent_bytes,
+        "error": known.error,
+    }
+
+
+def _tell(document: Mapping[str, Any]) -> None:
+    refs = ", ".join(f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(document["refs"].items()))
+    click.echo(f"{document['repo']}: {document['status']}; {refs or 'nothing published'}")
+    click.echo(f"  {_ages(document)}")
+    if document["running"]:
+        progress = document["progress"]
+        done = f", {size(progress['done_bytes'])} of {size(progress['total_bytes'])}" if progress else ""
+        click.echo(f"  running: {document['running']}{done}")
+    if document["error"]:
+        click.echo(f"  error: {document['error']}")
+    for edge in document["edges"]:
+        sent = f"; sent {size(edge['sent_bytes'])} last, {size(edge['total_sent_bytes'])} in all"
+        click.echo(f"  edge {edge['edge']}: {edge['status']}; {_ages(edge)}{sent}")
+        if edge["error"]:
+            click.echo(f"    error: {edge['error']}")
+    for run in document["runs"]:
+        click.echo(f"  run {_run(run)}")
+
+
+def _ages(document: Mapping[str, Any]) -> str:
+    lag_s = document["lag_s"]
+    lag = "unknown" if lag_s is None else "none" if lag_s == 0 else span(lag_s)
+    return f"lag {lag}; last success {moment(document['last_success'])}"
+
+
+def _run(run: Mapping[str, Any]) -> str:
+    values = Run(**run)
+    what = "changed" if values.changed else "nothing new"
+    return (
+        f"{moment(values.started_at)}: {values.status}, {what}, {span(values.ended_at - values.started_at)}, "
+        f"fetched {size(values.fetched_bytes)}, sent {size(values.delivered_bytes)}"
+    )

@@ -1,0 +1,240 @@
+"""`mirrortool sync` and `mirrortool deliver`: the main job."""
+
+from __future__ import annotations
+
+import logging
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mirrortools.cli import Invocation, exit_statuses, print_json
+from mirrortools.cli.bars import Bars, Lines
+from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.text import count, size, span
+from mirrortools.config import Config
+from mirrortools.deliver import Delivery
+from mirrortools.errors import (
+    AccessDenied,
+    EdgeRefused,
+    EdgeUnreachable,
+    HostileTree,
+    IntegrityError,
+    Locked,
+    MirrorError,
+    NoSpace,
+    RateLimited,
+    RefMovedBack,
+    SourceMissing,
+    SourceUnavailable,
+    StoreError,
+)
+from mirrortools.model import short_ref
+from mirrortools.plan import Plan
+from mirrortools.state import State
+from mirrortools.store import Store
+from mirrortools.sync import Origin, Outcome, Watch, Wish
+from mirrortools.sync import deliver as run_deliver
+from mirrortools.sync import sync as run_sync
+from mirrortools.tree import Tree
+from mirrortools.upstreams import Clients
+
+_EDGE_KINDS = (EdgeUnreachable, EdgeRefused, IntegrityError, NoSpace, Locked, StoreError)
+_SOURCE_KINDS = (SourceUnavailable, SourceMissing, AccessDenied, RateLimited, HostileTree, RefMovedBack)
+log = logging.getLogger("mirrortools.sync")
+
+
+def _delivering(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that both commands have."""
+    edge = click.option("--edge", "edges", multiple=True, metavar="EDGE", help="Deliver to this edge only; repeatable.")
+    return edge(click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")(command))
+
+
+@click.command(epilog=exit_statuses(*_SOURCE_KINDS, *_EDGE_KINDS))
+@click.option("--revision", "only", multiple=True, metavar="REV", help="Only this ref or commit; repeatable.")
+@click.option("--no-deliver", is_flag=True, help="Publish here, leave the edges as they are.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be fetched; fetch and publish nothing.")
+@_delivering
+@choosing
+def sync(
+    invocation: Invocation,
+    only: tuple[str, ...],
+    no_deliver: bool,
+    dry_run: bool,
+    as_json: bool,
+    edges: tuple[str, ...],
+    choice: Choice,
+) -> int:
+    """Pull what changed, verify it, publish it here, and deliver it to the edges.
+
+    Only what is not here yet is fetched, and a run that was broken off goes on where it stopped. Old revisions stay
+    served until the new ones are complete.
+    """
+    wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
+    with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run) as watch:
+        outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
+    return _report(outcomes, as_json)
+
+
+@click.command(epilog=exit_statuses(*_EDGE_KINDS))
+@_delivering
+@choosing
+def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choice: Choice) -> int:
+    """Bring what is published here to the edges, without asking any source.
+
+    Each edge says what it has; what it lacks is sent, hashed there, and published there.
+    """
+    wish = Wish(edges=_checked(edges, invocation.config))
+    with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run=False) as watch:
+        outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
+    return _report(outcomes, as_json)
+
+
+def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
+    return tuple(config.edge(name).name for name in edges) or None
+
+
+@contextmanager
+def _origin(config: Config) -> Iterator[Origin]:
+    clients = Clients(urllib.request.getproxies(), urllib.request.proxy_bypass)
+    state = State(config.root)
+    try:
+        yield Origin(config, Store(config.root), Tree(config.root), state, clients)
+    finally:
+        state.close()
+        clients.close()
+
+
+@contextmanager
+def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Watch]:
+    """Bars on a terminal, lines elsewhere; the outcomes themselves come at the end when they are JSON."""
+    tell: Callable[[Outcome], None] = _tell_plan if dry_run else _tell
+    if as_json:
+        tell = _keep_quiet
+    terminal = click.get_text_stream("stderr").isatty() and not invocation.quiet
+    watch: Lines = Lines(tell)
+    if terminal:
+        watch = Bars(tell)
+    with watch:
+        yield watch
+
+
+def _report(outcomes: Sequence[Outcome], as_json: bool) -> int:
+    """Print what machines asked for, complain, and give the exit status: that of the first error."""
+    if as_json:
+        print_json([as_document(outcome) for outcome in outcomes])
+    errors = [error for outcome in outcomes for error in outcome.errors]
+    for error in errors:
+        log.error("mirrortool: %s", error)
+    if len(outcomes) > 1 and not as_json:
+        failed = sum(bool(outcome.errors) for outcome in outcomes)
+        changed = sum(outcome.changed for outcome in outcomes)
+        click.echo(f"{count(len(outcomes), 'repository/repositories')}: {changed} changed, {failed} failed")
+    return errors[0].exit_status if errors else 0
+
+
+def _keep_quiet(_outcome: Outcome) -> None:
+    """Everything comes as JSON at the end."""
+
+
+def _tell(outcome: Outcome) -> None:
+    if outcome.publication:
+        refs = ", ".join(
+            f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(outcome.publication.refs.items())
+        )
+        click.echo(f"{outcome.repo}: {refs or 'pinned commits only'}: {_pulled(outcome)} ({span(outcome.duration_s)})")
+    for delivery in outcome.deliveries:
+        click.echo(f"  edge {delivery.edge}: {_delivered(delivery)}")
+
+
+def _pulled(outcome: Outcome) -> str:
+    if outcome.error:
+        return "source failed, stays as it was"
+    if not outcome.plan:
+        return "up to date, nothing fetched"
+    plan, progress = outcome.plan, outcome.progress
+    text = f"published; fetched {size(progress.fetched_bytes)}, {_verb(plan)}"
+    if progress.resumed_bytes:
+        text += f", resumed {size(progress.resumed_bytes)} from an earlier run"
+    if len(progress.from_source) > 1:
+        parts = [f"{size(received)} from {source}" for source, received in progress.from_source.items()]
+        text += f" ({', '.join(parts)})"
+    return text
+
+
+def _verb(plan: Plan) -> str:
+    whole = plan.fetch_bytes + plan.reuse_bytes
+    share = f" ({100 * plan.reuse_bytes / whole:.0f} % saved)" if plan.reuse_bytes else ""
+    return f"reused {size(plan.reuse_bytes)}{share}"
+
+
+def _delivered(delivery: Delivery) -> str:
+    if delivery.error:
+        return "FAILED"
+    if not delivery.changed:
+        return "up to date, nothing sent"
+    return f"published; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)} ({span(delivery.duration_s)})"
+
+
+def _tell_plan(outcome: Outcome) -> None:
+    if outcome.error:
+        return
+    if not outcome.plan:
+        click.echo(f"{outcome.repo}: up to date, nothing to do")
+        return
+    plan = outcome.plan
+    click.echo(f"{outcome.repo}: would fetch {count(len(plan.fetch), 'blob')}, {size(plan.fetch_bytes)}")
+    for blob in plan.fetch:
+        click.echo(f"  fetch  {size(blob.size):>10}  {outcome.names.get(blob, blob.digest)}")
+    click.echo(f"  reuse  {size(plan.reuse_bytes):>10}  in {count(len(plan.reuse), 'blob')} that are here")
+    click.echo(f"  drop   {size(plan.drop_bytes):>10}  in {count(len(plan.drop), 'blob')} of the revision before")
+
+
+def as_document(outcome: Outcome) -> Mapping[str, Any]:
+    """An outcome for machines: sizes in bytes, times in seconds."""
+    plan, progress = outcome.plan, outcome.progress
+    return {
+        "repo": str(outcome.repo),
+        "changed": outcome.changed,
+        "refs": dict(outcome.publication.refs) if outcome.publication else {},
+        "plan": _plan_document(plan) if plan else None,
+        "fetched_bytes": progress.fetched_bytes,
+        "resumed_bytes": progress.resumed_bytes,
+        "from_source": dict(progress.from_source),
+        "duration_s": round(outcome.duration_s, 3),
+        "ended_at": time.time(),
+        "error": _error_document(outcome.error),
+        "deliveries": [_delivery_document(delivery) for delivery in outcome.deliveries],
+    }
+
+
+def _plan_document(plan: Plan) -> Mapping[str, int]:
+    return {
+        "fetch_blobs": len(plan.fetch),
+        "fetch_bytes": plan.fetch_bytes,
+        "reuse_blobs": len(plan.reuse),
+        "reuse_bytes": plan.reuse_bytes,
+        "drop_blobs": len(plan.drop),
+        "drop_bytes": plan.drop_bytes,
+    }
+
+
+def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
+    return {
+        "edge": delivery.edge,
+        "changed": delivery.changed,
+        "blobs": delivery.blobs,
+        "planned_bytes": delivery.bytes_planned,
+        "sent_bytes": delivery.bytes_sent,
+        "duration_s": round(delivery.duration_s, 3),
+        "error": _error_document(delivery.error),
+    }
+
+
+def _error_document(error: MirrorError | None) -> Mapping[str, Any] | None:
+    if error is None:
+        return None
+    return {"kind": type(error).__name__, "text": str(error), "exit_status": error.exit_status}
