@@ -64,14 +64,15 @@ class Invocation:
 class LazyGroup(click.Group):
     """A group whose commands are modules that are imported when they are called."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
-        """The names of COMMANDS whose module is installed, in that order."""
-        return [name for name, (module, _, _) in COMMANDS.items() if find_spec(f"{__name__}.{module}")]
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of COMMANDS whose module is installed, in that order, then what was added by hand."""
+        installed = [name for name, (module, _, _) in COMMANDS.items() if find_spec(f"{__name__}.{module}")]
+        return [*installed, *super().list_commands(ctx)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of one command."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
+        if cmd_name not in COMMANDS or cmd_name not in self.list_commands(ctx):
+            return super().get_command(ctx, cmd_name)
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
         return command
@@ -79,7 +80,8 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][2]) for name in self.list_commands(ctx)])
+            names = [name for name in self.list_commands(ctx) if name in COMMANDS]
+            formatter.write_dl([(name, COMMANDS[name][2]) for name in names])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
