@@ -34,7 +34,7 @@ from mirrortools.transports import Batch, Session, Transport, receiver_archive, 
 PING_INTERVAL_S: Final = 60
 # Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
 _BYTES_PER_BLOB: Final = 8192
-_MALFORMED: Final = (KeyError, TypeError, ValueError)
+_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
 
 Progress = Callable[[str, RepoId, int, int], None]
 """Told an edge, a repository, how many bytes went out and how many are planned. Called from several threads."""
@@ -274,7 +274,10 @@ class Errand:
             self._send(holding)
         answer = self.session.ask(self._request("adopt", holding.lacking))
         with understood(self.edge.name):
-            return {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
+            bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
+            if not bad.keys() <= holding.lacking.keys():
+                raise ValueError("it calls blobs bad that were not sent")
+            return bad
 
     def _send(self, holding: Holding) -> None:
         lost = [blob for blob in holding.incomplete if not self.store.has(blob)]

@@ -1,0 +1,225 @@
+"""Deliveries over real OpenSSH and rsync: what arrives, what it costs, what is said when it fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from socket import socket
+
+import pytest
+
+from mirrortools.deliver import EdgePool
+from mirrortools.errors import EdgeUnreachable
+from mirrortools.model import Publication, RepoId
+from mirrortools.transports import receiver_archive
+from tests.delivery import local_edge, noise, publication, served_files, ssh_edge
+from tests.servers.ports import free_port
+from tests.servers.sshd import Sshd
+
+MIB = 1 << 20
+# A login with the receiver, a conversation, and what ssh adds to bulk.
+TALK_BYTES = 64 << 10
+FILES = {
+    "model.safetensors": noise(8 * MIB, 1),
+    "b/weights.safetensors": noise(4 * MIB, 2),
+    "config.json": b"{}",
+    "empty": b"",
+}
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One sshd, behind which lie all edges of this file."""
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """The root of the host that syncs."""
+    return tmp_path / "origin"
+
+
+@pytest.fixture
+def shown(origin: Path) -> Publication:
+    """A revision of 12 MiB."""
+    return publication(origin, FILES)
+
+
+def test_new_edges_are_filled_from_nothing(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """Two edges, one over ssh and one on a disk, serve every file; bytes on the wire are those of the plan."""
+    edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1"), "disk1": local_edge(tmp_path / "disk1")}
+    sshd.forget()
+    with EdgePool(edges, origin, [shown.repo]) as pool:
+        deliveries = pool.deliver(shown, list(edges))
+    planned = sum(blob.size for blob in shown.blobs)
+
+    assert [(d.edge, d.changed, d.error, d.bytes_planned) for d in deliveries] == [
+        ("bj1", True, None, planned),
+        ("disk1", True, None, planned),
+    ]
+    assert served_files(tmp_path / "bj1", shown) == FILES
+    assert served_files(tmp_path / "disk1", shown) == FILES
+    assert planned < sshd.received_bytes() < planned * 1.01 + TALK_BYTES
+    assert planned <= deliveries[0].bytes_sent <= sshd.received_bytes()
+    assert sshd.logins() == 1
+
+
+def test_a_changed_revision_sends_only_the_new_blob(
+    sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """The blobs that the edge has from the revision before do not travel."""
+    edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1")}
+    changed = {**FILES, "b/weights.safetensors": noise(2 * MIB, 3)}
+    with EdgePool(edges, origin) as pool:
+        pool.deliver(shown, ["bj1"])
+    newer = publication(origin, changed)
+    sshd.forget()
+    with EdgePool(edges, origin) as pool:
+        [delivery] = pool.deliver(newer, ["bj1"])
+
+    assert (delivery.changed, delivery.error, delivery.blobs) == (True, None, 2)
+    assert delivery.bytes_planned == 2 * MIB + 700
+    assert 2 * MIB < sshd.received_bytes() < 2 * MIB * 1.01 + TALK_BYTES
+    assert served_files(tmp_path / "bj1", newer) == changed
+
+
+def test_no_change_moves_nothing_for_any_number_of_repositories(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
+    """One login and one question for the whole run; the edge's tree is not touched."""
+    edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1")}
+    all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(10)]
+    repos = [shown.repo for shown in all_shown]
+    with EdgePool(edges, origin, repos) as pool:
+        first = [pool.deliver(shown, ["bj1"])[0] for shown in all_shown]
+    before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "bj1" / "public").rglob("*")}
+    sshd.forget()
+    with EdgePool(edges, origin, repos) as pool:
+        second = [pool.deliver(shown, ["bj1"])[0] for shown in all_shown]
+
+    assert [(d.changed, d.error) for d in first] == [(True, None)] * 10
+    assert [(d.changed, d.error, d.bytes_sent) for d in second] == [(False, None, 0)] * 10
+    assert {path: path.lstat().st_mtime_ns for path in (tmp_path / "bj1" / "public").rglob("*")} == before
+    assert sshd.logins() == 1
+    assert sshd.received_bytes() < len(receiver_archive()) + 16 * 1024
+
+
+def test_a_dead_edge_does_not_hold_the_others(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """The living edge is complete; the error names the dead one, what ssh said and what to try."""
+    dead = f"ssh://mirror@127.0.0.1:{free_port()}{tmp_path}/bj2"
+    edges = {"bj2": ssh_edge(sshd, tmp_path, "bj2", url=dead), "bj1": ssh_edge(sshd, tmp_path / "bj1")}
+    with EdgePool(edges, origin) as pool:
+        failed, done = pool.deliver(shown, ["bj2", "bj1"])
+        [again] = pool.deliver(shown, ["bj2"])
+
+    assert (done.edge, done.changed, done.error) == ("bj1", True, None)
+    assert served_files(tmp_path / "bj1", shown) == FILES
+    assert isinstance(failed.error, EdgeUnreachable)
+    assert "edge bj2: ssh could not reach 127.0.0.1" in str(failed.error)
+    assert "Connection refused" in str(failed.error)
+    assert "try by hand: ssh" in str(failed.error)
+    assert again.error is failed.error
+
+
+def test_an_edge_that_accepts_and_says_nothing_is_given_up(
+    origin: Path, shown: Publication, sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that hangs before the login ends after the connect timeout."""
+    monkeypatch.setattr("mirrortools.transports.ssh._OPTIONS", ("BatchMode=yes", "ConnectTimeout=1"))
+    with closing(socket()) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"ssh://mirror@127.0.0.1:{silent.getsockname()[1]}{tmp_path}/bj1"
+        with EdgePool({"bj1": ssh_edge(sshd, tmp_path, url=url)}, origin) as pool:
+            [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert isinstance(delivery.error, EdgeUnreachable)
+    assert "timed out" in str(delivery.error)
+
+
+def test_an_unknown_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """Nothing is trusted on first sight; the message says which file wants the key."""
+    known = tmp_path / "known hosts"
+    known.write_text("")
+    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert isinstance(delivery.error, EdgeUnreachable)
+    assert f"its host key is not known: compare it with the host's own, then add it to {known}" in str(delivery.error)
+    assert not (tmp_path / "bj1").exists()
+
+
+def test_a_changed_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """A host with another key than the known one gets nothing."""
+    known = tmp_path / "known_hosts"
+    other_key = (sshd.folder / "user_key.pub").read_text()
+    known.write_text(f"[127.0.0.1]:{sshd.port} {other_key}")
+    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert isinstance(delivery.error, EdgeUnreachable)
+    assert "its host key is not the known one" in str(delivery.error)
+
+
+def test_a_key_that_is_not_accepted_is_explained(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """The message says where the public key belongs; no password is asked for."""
+    edge = ssh_edge(sshd, tmp_path / "bj1", identity_file=sshd.folder / "host_key")
+    with EdgePool({"bj1": edge}, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert isinstance(delivery.error, EdgeUnreachable)
+    assert "add the public key to authorized_keys there" in str(delivery.error)
+
+
+def test_the_environment_does_not_change_what_ssh_and_rsync_do(
+    sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables of rsync, an agent and other locales are not passed on."""
+    for name, value in {
+        "RSYNC_RSH": "/bin/false",
+        "RSYNC_PARTIAL_DIR": "elsewhere",
+        "SSH_AUTH_SOCK": "/nowhere",
+        "LC_ALL": "de_DE.UTF-8",
+        "PYTHONPATH": "/nowhere",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert delivery.error is None
+    assert served_files(tmp_path / "bj1", shown) == FILES
+
+
+def test_repositories_may_be_delivered_from_several_threads(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
+    """An edge takes them one after the other over its one connection."""
+    all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(6)]
+    sshd.forget()
+    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool, ThreadPoolExecutor(3) as threads:
+        deliveries = list(threads.map(lambda shown: pool.deliver(shown, ["bj1"])[0], all_shown))
+
+    assert [d.error for d in deliveries] == [None] * 6
+    assert sshd.logins() == 1
+    assert all(served_files(tmp_path / "bj1", shown) for shown in all_shown)
+
+
+def test_an_edge_is_written_by_an_account_without_rights(origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """A plain user's blobs are read-only and its tree readable for nginx; a broken transfer still goes on."""
+    root = tmp_path / "disk1"
+    with EdgePool({"disk1": local_edge(root)}, origin) as pool:
+        pool.deliver(shown, ["disk1"])
+    [blob] = [blob for blob in shown.blobs if blob.size == 8 * MIB]
+
+    assert os.stat(root / "public" / blob.path).st_mode & 0o777 == 0o444  # noqa: PTH116
+    assert all(path.stat().st_mode & 0o055 == 0o055 for path in (root / "public").rglob("*") if path.is_dir())
+
+
+def test_a_closed_pool_leaves_nothing_running(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """No process stays on the edge, and no socket on the origin."""
+    sshd.kill_sessions()
+    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool:
+        pool.deliver(shown, ["bj1"])
+
+    assert list((origin / "state" / "ssh").iterdir()) == []
+    assert list((tmp_path / "bj1" / "state" / "incoming").iterdir()) == []

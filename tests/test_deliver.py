@@ -1,0 +1,211 @@
+"""Deliveries with an edge whose answers a test chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrortools.deliver import EdgeSession, Holding, check_space
+from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, NoSpace, StoreError
+from mirrortools.model import Blob, Publication
+from mirrortools.store import Store
+from mirrortools.transports import Batch, Sent
+from tests.delivery import REPO, local_edge, noise, publication
+
+FILES = {"model.safetensors": noise(3000), "README.md": b"# tiny\n"}
+
+
+@dataclass
+class FakeEdge:
+    """A transport and its session; `lies` replaces parts of the answers, by request. A lie may be an error."""
+
+    lies: dict[str, Any] = field(default_factory=dict)
+    unreachable: bool = False
+    opened: int = 0
+    asked: list[Mapping[str, Any]] = field(default_factory=list)
+    sent: list[Batch] = field(default_factory=list)
+
+    def open(self, receiver: bytes) -> FakeEdge:
+        self.opened += 1
+        if self.unreachable:
+            raise EdgeUnreachable("edge disk1: no way")
+        return self
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.asked.append(request)
+        lie = self.lies.get(request["ask"], {})
+        if isinstance(lie, MirrorError):
+            raise lie
+        return {**self._honest(request), **lie}
+
+    def _honest(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        if request["ask"] in ("hello", "state"):
+            return {"version": 1, "rsync": "3.5.0", "state": {name: {} for name in request["repos"]}}
+        if request["ask"] == "begin":
+            missing = [[*item, 0] for item in request["blobs"]]
+            return {"missing": missing, "folder": "state/incoming/x", "free_bytes": 1 << 30}
+        return {"bad": []} if request["ask"] == "adopt" else {"changed": True}
+
+    def send(self, batch: Batch) -> Sent:
+        self.sent.append(batch)
+        return Sent(sum(blob.size for blob in batch.blobs) + 10)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+    abort = close
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Publication:
+    """What the origin publishes."""
+    return publication(tmp_path, FILES)
+
+
+def session(edge: FakeEdge, origin: Path) -> EdgeSession:
+    return EdgeSession(local_edge(Path("/srv/edge")), edge, Store(origin), [REPO])
+
+
+def test_a_delivery_counts_what_it_did(shown: Publication, tmp_path: Path) -> None:
+    """Blobs and bytes that the edge lacked, and bytes on the wire."""
+    edge = FakeEdge()
+    told: list[tuple[str, int, int]] = []
+    delivery = session(edge, tmp_path).deliver(shown, lambda name, _, sent, planned: told.append((name, sent, planned)))
+    planned = sum(blob.size for blob in shown.blobs)
+
+    assert (delivery.edge, delivery.repo, delivery.changed, delivery.error) == ("disk1", REPO, True, None)
+    assert (delivery.blobs, delivery.bytes_planned, delivery.bytes_sent) == (3, planned, planned + 10)
+    assert [request["ask"] for request in edge.asked] == ["hello", "begin", "adopt", "publish"]
+    assert told == [("disk1", 0, planned)]
+
+
+def test_an_edge_that_holds_everything_is_asked_once(shown: Publication, tmp_path: Path) -> None:
+    """One round trip at the start, none for a repository that was named then, nothing sent."""
+    edge = FakeEdge({"hello": {"state": {REPO.path: {**shown.digests(), "0" * 40: "an older commit"}}}})
+    edge_session = session(edge, tmp_path)
+    deliveries = [edge_session.deliver(shown) for _ in range(3)]
+
+    assert [(d.changed, d.blobs, d.error) for d in deliveries] == [(False, 0, None)] * 3
+    assert [request["ask"] for request in edge.asked] == ["hello"]
+
+
+def test_what_was_delivered_is_known_afterwards(shown: Publication, tmp_path: Path) -> None:
+    """The same publication a second time in a run costs no request."""
+    edge = FakeEdge()
+    edge_session = session(edge, tmp_path)
+    first, second = edge_session.deliver(shown), edge_session.deliver(shown)
+
+    assert (first.changed, second.changed) == (True, False)
+    assert len(edge.asked) == 4
+
+
+def test_an_unreachable_edge_is_tried_once(shown: Publication, tmp_path: Path) -> None:
+    """Each repository gets the reason, without a second attempt."""
+    edge = FakeEdge(unreachable=True)
+    edge_session = session(edge, tmp_path)
+    errors = [edge_session.deliver(shown).error for _ in range(3)]
+
+    assert edge.opened == 1
+    assert [str(error) for error in errors] == ["edge disk1: no way"] * 3
+
+
+def test_an_edge_that_is_lost_in_mid_run_is_not_tried_again(shown: Publication, tmp_path: Path) -> None:
+    """A broken connection ends the edge's run; a refusal ends one repository only."""
+    lost = FakeEdge({"begin": EdgeUnreachable("gone")})
+    refusing = FakeEdge({"begin": EdgeRefused("no")})
+    for edge in (lost, refusing):
+        edge_session = session(edge, tmp_path)
+        assert [type(edge_session.deliver(shown).error) for _ in range(2)] == [type(edge.lies["begin"])] * 2
+
+    assert [request["ask"] for request in lost.asked] == ["hello", "begin"]
+    assert [request["ask"] for request in refusing.asked] == ["hello", "begin", "begin"]
+
+
+def test_a_bad_blob_is_sent_once_more_and_then_given_up(shown: Publication, tmp_path: Path) -> None:
+    """What the edge finds wrong twice is an integrity error with the edge's reason; nothing is published."""
+    bad = max(shown.blobs)
+    reason = f"expected sha256 {bad.digest}, got another"
+    edge = FakeEdge({"adopt": {"bad": [[bad.algorithm, bad.digest, bad.size, reason]]}})
+    delivery = session(edge, tmp_path).deliver(shown)
+
+    assert isinstance(delivery.error, IntegrityError)
+    assert reason in str(delivery.error)
+    assert [len(batch.blobs) for batch in edge.sent] == [3, 1]
+    assert "publish" not in [request["ask"] for request in edge.asked]
+
+
+def test_a_blob_that_the_origin_lost_is_named(shown: Publication, tmp_path: Path) -> None:
+    """Nothing is sent when the origin itself lacks a blob."""
+    lost = Store(tmp_path).path(max(shown.blobs))
+    lost.unlink()
+    edge = FakeEdge()
+    delivery = session(edge, tmp_path).deliver(shown)
+
+    assert isinstance(delivery.error, StoreError)
+    assert str(lost) in str(delivery.error)
+    assert edge.sent == []
+
+
+def test_an_edge_without_rsync_is_refused_at_once(shown: Publication, tmp_path: Path) -> None:
+    """The first answer says whether rsync is there."""
+    delivery = session(FakeEdge({"hello": {"rsync": None}}), tmp_path).deliver(shown)
+
+    assert "rsync is not installed there" in str(delivery.error)
+
+
+@pytest.mark.parametrize(
+    ("ask", "lie"),
+    [
+        ("hello", {"state": None}),
+        ("hello", {"state": {REPO.path: 7}}),
+        ("begin", {"missing": [["sha256", "f" * 64, 5, 0]]}),
+        ("begin", {"missing": [["sha256", "../../etc", 5, 0]]}),
+        ("begin", {"missing": None}),
+        ("begin", {"folder": "../../etc"}),
+        ("begin", {"folder": "state/incoming/../../../etc"}),
+        ("begin", {"folder": "/etc"}),
+        ("begin", {"free_bytes": "many"}),
+        ("adopt", {"bad": [["sha256"]]}),
+        ("adopt", {"bad": 7}),
+    ],
+)
+def test_answers_that_make_no_sense_are_refused(shown: Publication, tmp_path: Path, ask: str, lie: Any) -> None:
+    """An edge that was taken over can neither choose what is sent nor where to, nor stop the run."""
+    edge = FakeEdge({ask: lie})
+    delivery = session(edge, tmp_path).deliver(shown)
+
+    assert isinstance(delivery.error, EdgeError)
+    assert "disk1" in str(delivery.error)
+    assert "publish" not in [request["ask"] for request in edge.asked]
+
+
+def test_an_edge_cannot_ask_for_other_blobs_again(shown: Publication, tmp_path: Path) -> None:
+    """What is called bad must have been sent."""
+    edge = FakeEdge({"adopt": {"bad": [["sha256", "f" * 64, 5, "give me that"]]}})
+    delivery = session(edge, tmp_path).deliver(shown)
+
+    assert isinstance(delivery.error, EdgeRefused)
+    assert len(edge.sent) == 1
+
+
+sizes = st.integers(0, 1 << 40)
+
+
+@given(sizes, sizes, sizes)
+def test_a_delivery_that_would_fill_the_disk_is_refused(size: int, have: int, free: int) -> None:
+    """What is there already is not counted; what is sent must fit, with room for links and answers."""
+    have = min(size, have)
+    holding = Holding({Blob("sha256", "a" * 64, size): have}, "state/incoming/x", free)
+    try:
+        check_space("bj1", Path("/srv"), holding)
+    except NoSpace as error:
+        assert size - have + 8192 > free
+        assert "bj1" in str(error)  # noqa: PT017
+    else:
+        assert size - have + 8192 <= free
