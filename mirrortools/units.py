@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -27,7 +28,11 @@ _SPREAD_LIMIT_S: Final = 900
 
 @dataclass(frozen=True, slots=True)
 class UnitSettings:
-    """What the units depend on. `intervals_s` maps jobs to their sync intervals in seconds."""
+    """What the units depend on.
+
+    `intervals_s` maps jobs to their sync intervals in seconds, `local_edges` are the roots of edges that are folders
+    of this host, `local_sources` the folders that are pulled from.
+    """
 
     root: Path = Path("/srv/mirrortools")
     config_path: Path = DEFAULT_PATH
@@ -35,9 +40,11 @@ class UnitSettings:
     user: str = "mirrortool"
     interval_s: int = 3600
     intervals_s: Mapping[str, int] = field(default_factory=dict)
+    local_edges: tuple[Path, ...] = ()
+    local_sources: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        for path in (self.root, self.config_path, self.executable):
+        for path in (self.root, self.config_path, self.executable, *self.local_edges):
             if not path.is_absolute() or any(c.isspace() or c in "%\"'\\$;" for c in str(path)):
                 raise ConfigError(f"{path}: a unit needs an absolute path without spaces, quotes, %, $ and \\")
 
@@ -51,7 +58,22 @@ class UnitSettings:
             user=user,
             interval_s=config.sync_interval_s,
             intervals_s={job.name: job.sync_interval_s for job in config.jobs.values()},
+            local_edges=tuple(edge.root for edge in config.edges.values() if edge.scheme == "file"),
+            local_sources=_local_sources(config),
         )
+
+    @property
+    def protect_home(self) -> str:
+        """Home folders are hidden, unless the mirror or something that it reads or writes lies in one."""
+        used = (self.root, self.config_path, self.executable, *self.local_edges, *self.local_sources)
+        in_home = any(path.is_relative_to(home) for path in used for home in _HOMES)
+        return "read-only" if in_home else "yes"
+
+
+def _local_sources(config: Config) -> tuple[Path, ...]:
+    sources = [s for r in config.repositories() for s in (r.source, r.backup_source) if s is not None]
+    paths = {unquote(urlsplit(source.url).path) for source in sources if source.scheme in ("file", "dir")}
+    return tuple(sorted(Path(path) for path in paths))
 
 
 def render_units(settings: UnitSettings) -> dict[str, str]:
@@ -74,7 +96,6 @@ def _render(template: str, settings: UnitSettings, interval_s: int | None = None
         autoescape=False,  # noqa: S701  (units, not HTML)
     )
     interval_s = interval_s or settings.interval_s
-    in_home = any(settings.root.is_relative_to(home) for home in _HOMES)
     option = "" if settings.config_path == DEFAULT_PATH else f" --config {settings.config_path}"
     return templates.get_template(template).render(
         root=settings.root,
@@ -82,7 +103,8 @@ def _render(template: str, settings: UnitSettings, interval_s: int | None = None
         config_option=option,
         user=settings.user,
         private_users="no" if settings.user == "root" else "yes",
-        protect_home="read-only" if in_home else "yes",
+        protect_home=settings.protect_home,
+        local_edges=settings.local_edges,
         interval_s=interval_s,
         spread_s=min(interval_s // 10, _SPREAD_LIMIT_S),
     )

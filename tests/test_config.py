@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -271,6 +273,8 @@ def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
         ("root: !!python/name:os.system\n", "mirrortool.yaml:1: not YAML: could not determine a constructor"),
         ("a: &x [*x]\n", "mirrortool.yaml:1: a: unknown key"),
         ("root: \x00", "mirrortool.yaml: not YAML: unacceptable character"),
+        ("[a]: b\n", "mirrortool.yaml:1: not YAML: found unhashable key"),
+        ("[" * 5000, "mirrortool.yaml: not YAML: "),
         ("- a\n", "mirrortool.yaml:1: expected a mapping (key: value), got a list"),
         ("", "mirrortool.yaml:1: the key 'root' is missing"),
     ],
@@ -455,3 +459,36 @@ def test_any_text_as_a_source_is_an_answer_or_a_config_error(text: str) -> None:
         return
 
     assert form.url.split("://")[0] in ("http", "https", "ssh", "file", "dir")
+
+
+_keys = st.sampled_from([*MainForm.model_fields, *RepositoryForm.model_fields, *EdgeForm.model_fields, "x"]) | st.text(
+    max_size=5
+)
+_values = st.recursive(
+    st.none()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["a/b", "main", "1h", "https://h.example", "/srv/m"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_keys, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_values, _values)
+def test_any_yaml_is_a_config_or_a_config_error(main: object, job_value: object) -> None:
+    """No file, however odd, ends in anything but a configuration or a ConfigError whose lines name the file."""
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder), yaml.safe_dump(main), job=yaml.safe_dump(job_value))
+        try:
+            load(path, {})
+        except ConfigError as error:
+            lines = str(error).splitlines()
+
+            assert all(line.startswith(folder) for line in lines[1 if len(lines) > 1 else 0 :])
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
+    """The same for what is no YAML at all."""
+    with TemporaryDirectory() as folder, suppress(ConfigError):
+        load(write(Path(folder), text), {})

@@ -10,6 +10,7 @@ import pytest
 
 from mirrortools.cli import run
 from mirrortools.cli.init import sample_files
+from mirrortools.config import load
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.units import ACCOUNT_FILE, UNIT_FOLDER, UNITS, UnitSettings, install_units, render_units
 
@@ -105,6 +106,18 @@ def test_only_the_root_can_be_written() -> None:
     assert "ReadWritePaths=/data/mirror\n" in usual
     assert "ProtectHome=yes\n" in usual
     assert "ProtectHome=read-only\n" in home
+
+
+def test_local_edges_and_sources_are_within_reach(tmp_path: Path) -> None:
+    """An edge that is a folder can be written though it may be unplugged, and a source in a home folder can be read."""
+    main = "root: /srv/m\nsource: dir:///home/me/own\nedges: {usb: {url: file:///mnt/usb/m}}\nrepositories: [a/b]\n"
+    (tmp_path / "mirrortool.yaml").write_text(main)
+    config = load(tmp_path / "mirrortool.yaml", {})
+    files = render_units(UnitSettings.of(config, Path("/bin/true"), "mirrortool"))
+    unit = files[f"{UNIT_FOLDER}/mirrortool-sync@.service"]
+
+    assert "ReadWritePaths=/srv/m\nReadWritePaths=-/mnt/usb/m\nUMask" in unit
+    assert "ProtectHome=read-only\n" in unit
 
 
 def test_root_needs_no_account() -> None:

@@ -61,13 +61,18 @@ class Document:
             if found is None:
                 break
             node, line = found
-            text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+            text += f"[{key}]" if isinstance(key, int) else f".{_shown(key)}" if text else _shown(key)
         return line, text
 
     def problem(self, keys: Sequence[Key], message: str) -> str:
         """`file:line: key: message`."""
         line, text = self.where(keys)
         return f"{self.path}:{line}: {text}: {message}" if text else f"{self.path}:{line}: {message}"
+
+
+def _shown(key: str) -> str:
+    """A key as it may be printed on a terminal."""
+    return key if key and key.isprintable() else repr(key)
 
 
 def _child(node: yaml.Node | None, key: Key) -> tuple[yaml.Node, int] | None:
