@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -123,6 +123,22 @@ def write_standalone(site: Site) -> list[str]:
     nginx = find_nginx()
     check(nginx, folder / "nginx.conf", folder)
     return [str(nginx), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+
+
+def run(site: Site) -> NoReturn:
+    """Become the nginx that serves a standalone site, in the foreground. Raises ServeError."""
+    command = write_standalone(site)
+    os.execv(command[0], command)  # noqa: S606  (no shell is wanted)
+
+
+def worker_user(root: Path) -> str:
+    """As whom nginx's workers should run, when root starts it: the owner of what is served."""
+    if os.geteuid() != 0 or not root.exists():
+        return ""
+    try:
+        return root.owner()
+    except KeyError:
+        return ""  # an owner without an account
 
 
 def install(site: Site) -> list[Path]:

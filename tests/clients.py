@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mirrortools.model import RepoId
 
@@ -262,3 +263,74 @@ def folders_of(files: Files) -> set[str]:
             path = path.rpartition("/")[0]
             found.add(path)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What curl got: the status, headers by their name in lower case, the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def curl(url: str, *words: str) -> Response:
+    """One request by curl, the URL sent exactly as it is given."""
+    command = ["curl", "--silent", "--show-error", "--include", "--path-as-is", "--globoff", "--max-time", "60"]
+    done = subprocess.run([*command, *words, url], capture_output=True, check=False)
+    if done.returncode != 0:
+        raise ClientError(f"curl {url}: {done.returncode}: {done.stderr.decode()}")
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return Response(int(first.split()[1]), headers, body)
+
+
+def check_http(endpoint: str, expected: Expected) -> None:
+    """Headers, ranges, validators and names that have to be encoded, for every file of every revision's name."""
+    for name, commit in expected.commits.items():
+        for path, content in expected.files[name].items():
+            if path.startswith("shards/"):
+                continue
+            url = file_url(endpoint, expected, name, path)
+            digest = etag_of(expected, path, content)
+            response = curl(url)
+
+            assert (response.status, response.body) == (200, content), url
+            assert response.headers["x-repo-commit"] == commit
+            assert response.headers["etag"] == response.headers["x-linked-etag"] == f'"{digest}"'
+            assert int(response.headers["x-linked-size"]) == len(content)
+            assert response.headers["accept-ranges"] == "bytes"
+            assert not any("xet" in header for header in response.headers)
+            assert curl(url, "-H", f'If-None-Match: "{digest}"').status == 304
+    check_ranges(endpoint, expected)
+
+
+def check_ranges(endpoint: str, expected: Expected) -> None:
+    """A Range gives the part, unless If-Range names another content: then it gives everything."""
+    path, content = max(expected.files["main"].items(), key=lambda item: len(item[1]))
+    url, digest = file_url(endpoint, expected, "main", path), etag_of(expected, path, content)
+    part = curl(url, "--range", "10-19")
+    same = curl(url, "--range", "10-19", "-H", f'If-Range: "{digest}"')
+    other = curl(url, "--range", "10-19", "-H", f'If-Range: "{"0" * 64}"')
+    packed = curl(url, "--range", "10-19", "-H", "Accept-Encoding: gzip")
+
+    assert (part.status, part.body) == (206, content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(content)}"
+    assert int(part.headers["x-linked-size"]) == len(content)
+    assert (same.status, same.body) == (206, content[10:20])
+    assert (other.status, other.body) == (200, content)
+    assert (packed.status, packed.body) == (206, content[10:20])
+    assert curl(url, "--range", f"{len(content)}-").status == 416
+
+
+def file_url(endpoint: str, expected: Expected, revision: str, path: str) -> str:
+    """Where a file of a revision is, as the Hub's client writes it."""
+    return f"{endpoint}/{expected.repo.url_path}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+
+def etag_of(expected: Expected, path: str, content: bytes) -> str:
+    """SHA-256 for LFS files, the git blob id for others."""
+    if path in expected.lfs:
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +15,18 @@ import pytest
 from mirrortools.model import RepoId
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
 from tests import clients
-from tests.clients import HUB_VERSIONS, Expected
+from tests.clients import HUB_VERSIONS, Expected, Response, curl
 from tests.e2e.tree_fixture import FIRST, SECOND, SMALL, HandMade
 from tests.servers import Nginx, free_port
+from tests.servers.ports import port_answers
+from tests.servers.process import Process
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """A served tree and what it must give."""
 
+    root: Path
     url: str
     model: Expected
     dataset: Expected
@@ -44,7 +50,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     place = Standalone(folder / "nginx", find_njs_module(), "root" if os.geteuid() == 0 else "")
     write_standalone(Site(root, (f"127.0.0.1:{port}",), place=place))
     with Nginx(folder / "nginx" / "nginx.conf", folder / "nginx", [port]):
-        yield Mirror(f"http://127.0.0.1:{port}", model, dataset, legacy)
+        yield Mirror(root, f"http://127.0.0.1:{port}", model, dataset, legacy)
 
 
 @pytest.mark.parametrize("version", HUB_VERSIONS)
@@ -58,3 +64,196 @@ def test_hub_client(mirror: Mirror, version: str, kind: str, tmp_path: Path) -> 
 def test_git_clone_and_lfs_pull(mirror: Mirror, kind: str, tmp_path: Path) -> None:
     """Plain git and git-lfs get every file of every branch and tag over dumb HTTP."""
     clients.check_git(mirror.url, getattr(mirror, kind), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+def test_http(mirror: Mirror, kind: str) -> None:
+    """Headers, ranges and validators are exact for every kind of name."""
+    clients.check_http(mirror.url, getattr(mirror, kind))
+
+
+def model_url(mirror: Mirror, rest: str) -> str:
+    return f"{mirror.url}/{mirror.model.repo.name}/{rest}"
+
+
+def test_a_ref_that_moved_is_another_content(mirror: Mirror) -> None:
+    """The ETag of one revision does not validate the other one's file of the same name and size."""
+    first = curl(model_url(mirror, "resolve/v1/model.safetensors"), "--head")
+    again = curl(
+        model_url(mirror, "resolve/main/model.safetensors"),
+        *("-H", f"If-None-Match: {first.headers['etag']}"),
+        *("-H", "If-Modified-Since: Fri, 31 Dec 2100 23:59:59 GMT"),
+    )
+
+    assert again.status == 200
+    assert "last-modified" not in again.headers
+    assert again.body == SECOND["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        ("resolve/main/nothing", "EntryNotFound"),
+        ("resolve/main/shards", "EntryNotFound"),
+        ("resolve/main/shards/", "EntryNotFound"),
+        ("resolve/main/config.json/", "EntryNotFound"),
+        ("resolve/main/config.json%00", "EntryNotFound"),
+        ("resolve/feature/config.json", "RevisionNotFound"),
+        ("resolve/feature%2Fx%2Fy/README.md", "RevisionNotFound"),
+        ("resolve/%2e%2e%2fmeta/refs.json", None),
+        ("resolve/main%2F..%2F..%2Fmeta/refs.json", None),
+        ("resolve/../meta/refs.json", None),
+        ("resolve/main/../../../../../../../../etc/passwd", None),
+        ("resolve/%6Dain/config.json", "RevisionNotFound"),
+        ("resolve/" + "0" * 40 + "/config.json", "RevisionNotFound"),
+    ],
+)
+def test_what_is_not_there(mirror: Mirror, rest: str, code: str | None) -> None:
+    """Each kind of absence has its code; no way of writing a URL leads out of the revision."""
+    response = curl(model_url(mirror, rest))
+
+    assert response.status in (400, 404) if code is None or "%00" in rest else response.status == 404
+    assert response.headers.get("x-error-code") == code or "%00" in rest
+    assert b"root:" not in response.body
+
+
+def test_percent_signs_in_a_repository_do_not_choose_another_revision(mirror: Mirror) -> None:
+    """A repository's name written with escapes is not found, rather than served from another revision."""
+    response = curl(f"{mirror.url}/%6Frg/name.v1/resolve/v1/config.json")
+
+    assert response.status == 404
+
+
+@pytest.mark.parametrize("path", ["", "state/", ".mirror/", "blobs/", "blobs/sha256/"])
+def test_folders_that_nobody_lists(mirror: Mirror, path: str) -> None:
+    """The root says what this is; blobs and our own folders are not listed."""
+    response = curl(f"{mirror.url}/{path}")
+
+    assert response.status == (200 if not path else 404)
+    assert b"Index of" not in response.body
+    assert "nginx/" not in response.headers["server"]
+
+
+def test_static_files(mirror: Mirror) -> None:
+    """Blobs, commits and refs are plain files for curl and aria2, with the digest for ETag, and can be browsed."""
+    digest = hashlib.sha256(SECOND["model.safetensors"]).hexdigest()
+    repo = mirror.model.repo.path
+    blob = curl(f"{mirror.url}/blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}")
+    by_ref = curl(f"{mirror.url}/{repo}/refs/main/model.safetensors")
+    odd = curl(f"{mirror.url}/{repo}/commits/{mirror.model.commits['main']}/100%2541%20%231.safetensors")
+    listing = curl(f"{mirror.url}/{repo}/refs/main/")
+
+    assert blob.body == by_ref.body == SECOND["model.safetensors"]
+    assert blob.headers["etag"] == by_ref.headers["etag"] == f'"{digest}"'
+    assert odd.body == FIRST["100%41 #1.safetensors"]
+    assert b"model.safetensors" in listing.body
+    assert curl(f"{mirror.url}/{repo}").headers["location"] == f"/{repo}/"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "POST", "PROPFIND"])
+def test_nothing_can_be_written(mirror: Mirror, method: str) -> None:
+    """Methods that change something are refused everywhere."""
+    digest = hashlib.sha256(SECOND["model.safetensors"]).hexdigest()
+    blob = f"{mirror.url}/blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}"
+    for url in (blob, model_url(mirror, "resolve/main/config.json"), f"{mirror.url}/api/models/gpt2"):
+        assert curl(url, "--request", method, "--data", "x").status in (403, 404, 405)
+
+
+def batch(mirror: Mirror, document: object, repository: str = "org/name.v1.git", *words: str) -> Response:
+    url = f"{mirror.url}/{repository}/info/lfs/objects/batch"
+    body = document if isinstance(document, str) else json.dumps(document)
+    return curl(url, "--data-binary", body, "-H", "Content-Type: application/vnd.git-lfs+json", *words)
+
+
+def test_lfs_batch(mirror: Mirror) -> None:
+    """Each object asked for is answered, in order, and no other: its link, or its own error."""
+    content = SECOND["model.safetensors"]
+    oid = hashlib.sha256(content).hexdigest()
+    asked = [
+        {"oid": oid, "size": len(content)},
+        {"oid": "0" * 64, "size": 5},
+        {"oid": oid, "size": 1},
+        {"oid": "../../../etc/passwd", "size": 1},
+    ]
+    for repository in ("org/name.v1.git", "org/name.v1", "gpt2", "gpt2.git", "datasets/org/data"):
+        response = batch(mirror, {"operation": "download", "objects": asked}, repository)
+        answered = json.loads(response.body)["objects"]
+
+        assert response.headers["content-type"] == "application/vnd.git-lfs+json"
+        assert [(o["oid"], o["size"]) for o in answered] == [(o["oid"], o["size"]) for o in asked]
+        assert [o.get("error", {}).get("code") for o in answered] == [None, 404, 422, 422]
+        href = answered[0]["actions"]["download"]["href"]
+        assert href == f"{mirror.url}/blobs/sha256/{oid[:2]}/{oid[2:4]}/{oid}"
+
+
+def test_lfs_batch_behind_tls(mirror: Mirror) -> None:
+    """Behind a proxy that ends TLS, links are https and have the name that the client used."""
+    content = SECOND["model.safetensors"]
+    asked = [{"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    headers = ("-H", "X-Forwarded-Proto: https", "-H", "Host: mirror.example")
+    response = batch(mirror, {"operation": "download", "objects": asked}, "gpt2", *headers)
+
+    assert json.loads(response.body)["objects"][0]["actions"]["download"]["href"].startswith(
+        "https://mirror.example/blobs/sha256/"
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "status"),
+    [
+        ("{", 422),
+        ("", 422),
+        ("[]", 422),
+        ({"operation": "upload", "objects": []}, 403),
+        ({"operation": "download", "objects": [], "hash_algo": "sha512"}, 409),
+        ({"operation": "download", "objects": [], "transfers": ["ssh"]}, 422),
+        ({"operation": "download", "objects": [None, 1, {}]}, 200),
+        ({"operation": "download", "objects": [{"oid": "x" * 64}] * 60000}, 413),
+    ],
+)
+def test_lfs_batch_refusals(mirror: Mirror, document: object, status: int, tmp_path: Path) -> None:
+    """What is no download is refused with a message."""
+    (tmp_path / "body").write_text(document if isinstance(document, str) else json.dumps(document))
+    response = batch(mirror, f"@{tmp_path / 'body'}")
+
+    assert response.status == status
+    assert status in (200, 413) or json.loads(response.body)["message"]
+
+
+def test_paths_info_takes_json_and_does_not_leave_the_revision(mirror: Mirror) -> None:
+    """The form and JSON give the same; paths with .. and unknown ones are left out."""
+    url = f"{mirror.url}/api/models/{mirror.model.repo.name}/paths-info/main"
+    paths = ["config.json", "../config.json", "shards/../config.json", "shards", "", "constructor", "what?.json"]
+    as_json = curl(url, "-H", "Content-Type: application/json", "--data-binary", json.dumps({"paths": paths}))
+    as_form = curl(url, *(word for path in paths for word in ("--data-urlencode", f"paths={path}")))
+
+    assert [entry["path"] for entry in json.loads(as_json.body)] == ["config.json", "shards", "what?.json"]
+    assert as_form.body == as_json.body
+    assert curl(url).status == 405
+    assert curl(url, "--data", "x=y").status == 400
+
+
+def test_thousands_of_paths_at_once(mirror: Mirror, tmp_path: Path) -> None:
+    """A client that asks for more paths than a query string usually has is answered in full."""
+    (tmp_path / "body").write_text("&".join(["paths=config.json"] * 3000))
+    url = f"{mirror.url}/api/models/{mirror.model.repo.name}/paths-info/main"
+    response = curl(url, "--data-binary", f"@{tmp_path / 'body'}")
+
+    assert len(json.loads(response.body)) == 3000
+
+
+def test_serve_in_the_foreground(mirror: Mirror, tmp_path: Path) -> None:
+    """`mirrortool serve` becomes an nginx that serves the root, and one SIGTERM ends it all."""
+    port = free_port()
+    config = tmp_path / "mirrortool.yaml"
+    config.write_text(f"root: {mirror.root}\nsource: https://source.example\n")
+    words = ["--config", config, "serve", "--listen", f"127.0.0.1:{port}"]
+    process = Process([sys.executable, "-m", "mirrortools", *words], tmp_path / "log")
+    process.start(lambda: port_answers(port))
+    try:
+        response = curl(f"http://127.0.0.1:{port}/gpt2/resolve/main/README.md")
+    finally:
+        process.stop()
+
+    assert response.body == SMALL["README.md"]
+    assert not port_answers(port)

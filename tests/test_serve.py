@@ -1,0 +1,215 @@
+"""Rendering, checking and installing nginx's configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mirrortools import cli
+from mirrortools.errors import ServeError
+from mirrortools.serve import (
+    Installed,
+    Site,
+    Standalone,
+    check,
+    find_nginx,
+    find_njs_module,
+    install,
+    render,
+    worker_user,
+    write_standalone,
+)
+from mirrortools.tree import LISTING
+
+
+def standalone(tmp_path: Path, user: str = "") -> Site:
+    place = Standalone(tmp_path / "run", find_njs_module(), user)
+    return Site(tmp_path / "root", ("127.0.0.1:20001", "[::1]:20001"), "mirror.example", place)
+
+
+def make_prefix(tmp_path: Path, http: str = "") -> Path:
+    """A folder like /etc/nginx of an installed nginx."""
+    prefix = tmp_path / "etc"
+    (prefix / "conf.d").mkdir(parents=True)
+    (prefix / "nginx.conf").write_text(
+        f"load_module {find_njs_module()}; pid {prefix}/pid; error_log stderr; events {{}}\n"
+        f"http {{ access_log off; client_body_temp_path {prefix}/body; proxy_temp_path {prefix}/proxy;\n"
+        f"fastcgi_temp_path {prefix}/fastcgi; uwsgi_temp_path {prefix}/uwsgi; scgi_temp_path {prefix}/scgi;\n"
+        f"{http} include conf.d/*.conf; }}\n"
+    )
+    return prefix
+
+
+def installed(tmp_path: Path, prefix: Path, name: str = "mirror.example") -> Site:
+    return Site(tmp_path / "root", ("127.0.0.1:20001",), name, Installed(prefix))
+
+
+def test_nginx_accepts_a_standalone_site(tmp_path: Path) -> None:
+    """The rendered files pass nginx's own check, and the command names them."""
+    command = write_standalone(standalone(tmp_path))
+
+    assert command[0] == str(find_nginx())
+    assert command[-1] == str(tmp_path / "run" / "nginx.conf")
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"nginx.conf", "hub.js"}
+
+
+def test_all_temporary_files_are_in_the_run_folder(tmp_path: Path) -> None:
+    """No path of the configuration is outside the run folder, the root and nginx's modules."""
+    text = render(standalone(tmp_path))["nginx.conf"]
+    paths = re.findall(r"(?<=\s)/[\w./-]+(?=[;\s])", re.sub(r"#.*", "", text))
+    outside = [path for path in paths if not path.startswith((f"{tmp_path}/run/", f"{tmp_path}/root/public"))]
+
+    assert set(outside) <= {str(find_njs_module()), "/", "/models/", "/datasets/", "/.mirror/", "/.mirror/index.html"}
+
+
+def test_the_name_decides_who_is_default_server(tmp_path: Path) -> None:
+    """With a name the server answers for that; without one it answers for every name."""
+    named = render(installed(tmp_path, tmp_path))["conf.d/mirrortools.conf"]
+    unnamed = render(installed(tmp_path, tmp_path, ""))["conf.d/mirrortools.conf"]
+
+    assert "listen 127.0.0.1:20001;" in named
+    assert "server_name mirror.example;" in named
+    assert "listen 127.0.0.1:20001 default_server;" in unnamed
+
+
+@pytest.mark.parametrize(
+    ("root", "listen", "name"),
+    [
+        ("relative", "80", ""),
+        ("/with space", "80", ""),
+        ("/a$b", "80", ""),
+        ("/a;b", "80", ""),
+        ("/root\n", "80", ""),
+        ("/root", "80; include /etc/passwd", ""),
+        ("/root", "unix:/socket", ""),
+        ("/root", "80", "a;b"),
+    ],
+)
+def test_what_would_break_the_configuration_is_refused(root: str, listen: str, name: str) -> None:
+    """Nothing that a configuration says can end a word of nginx's language."""
+    with pytest.raises(ServeError):
+        Site(Path(root), (listen,), name)
+
+
+def test_the_script_and_the_tree_agree(tmp_path: Path) -> None:
+    """The script reads listings under the name that the tree gives them."""
+    files = render(standalone(tmp_path))
+
+    assert f"const LISTING = '{LISTING}';" in files["hub.js"]
+    assert f"/$hub_path/{LISTING};" in files["nginx.conf"]
+
+
+def test_install_writes_once(tmp_path: Path) -> None:
+    """The first install writes both files; the second one has nothing to do."""
+    prefix = make_prefix(tmp_path)
+    first, second = install(installed(tmp_path, prefix)), install(installed(tmp_path, prefix))
+
+    assert first == [prefix / "conf.d/mirrortools.conf", prefix / "mirrortools/hub.js"]
+    assert second == []
+
+
+def test_an_install_that_nginx_refuses_changes_nothing(tmp_path: Path) -> None:
+    """What was there before is there again, and the error has nginx's message and what to do."""
+    prefix = make_prefix(tmp_path)
+    install(installed(tmp_path, prefix))
+    before = {path: path.read_bytes() for path in prefix.rglob("*") if path.is_file()}
+    (prefix / "conf.d/other.conf").write_text("server { listen 127.0.0.1:20001 default_server; }")
+
+    with pytest.raises(ServeError, match=r"(?s)duplicate default server.*--name"):
+        install(installed(tmp_path, prefix, ""))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_first_install_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    """An nginx without the JavaScript module says so, and keeps its configuration."""
+    prefix = make_prefix(tmp_path)
+    config = (prefix / "nginx.conf").read_text()
+    (prefix / "nginx.conf").write_text(config.partition(";")[2])
+
+    with pytest.raises(ServeError, match="libnginx-mod-http-js"):
+        install(installed(tmp_path, prefix))
+    assert not [path for path in prefix.rglob("*") if path.is_file() and path.name != "nginx.conf"]
+
+
+def test_a_folder_that_is_no_nginx_is_refused(tmp_path: Path) -> None:
+    """Installing beside no nginx.conf writes nothing."""
+    with pytest.raises(ServeError, match="--prefix"):
+        install(installed(tmp_path, tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_what_an_administrator_adds_is_included(tmp_path: Path) -> None:
+    """Files in server.d belong to the server, and survive the next install."""
+    prefix = make_prefix(tmp_path)
+    install(installed(tmp_path, prefix))
+    (prefix / "mirrortools/server.d/own.conf").write_text("no_such_directive;")
+
+    with pytest.raises(ServeError, match="no_such_directive"):
+        check(find_nginx(), prefix / "nginx.conf", prefix)
+
+
+def test_the_workers_are_the_owner_of_the_root(tmp_path: Path) -> None:
+    """Started by root, nginx's workers run as who owns the root; else there is nobody to become."""
+    assert worker_user(tmp_path) == (tmp_path.owner() if os.geteuid() == 0 else "")
+    assert worker_user(tmp_path / "missing") == ""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A main file with one edge."""
+    path = tmp_path / "mirrortool.yaml"
+    path.write_text(
+        f"root: {tmp_path}/root\nsource: https://source.example\nlisten: 127.0.0.1:20001\n"
+        f"edges:\n  one: {{url: 'file://{tmp_path}/edge', listen: '127.0.0.1:20002'}}\n"
+    )
+    return path
+
+
+def run(config: Path, *words: str) -> int:
+    return cli.run(["--config", str(config), "nginx", *words], {})
+
+
+def test_print(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The origin's or an edge's snippet goes to standard output, and so does the script."""
+    statuses = [run(config, "print"), run(config, "print", "--edge", "one"), run(config, "print", "hub.js")]
+    output = capsys.readouterr().out
+
+    assert statuses == [0, 0, 0]
+    assert f"{tmp_path}/root/public" in output
+    assert f"{tmp_path}/edge/public" in output
+    assert "listen 127.0.0.1:20002 default_server;" in output
+    assert "export default" in output
+
+
+def test_print_standalone(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files are written and the command that runs them is printed."""
+    status = run(config, "print", "--standalone", str(tmp_path / "run"), "--edge", "one")
+    command = shlex.split(capsys.readouterr().out)
+
+    assert status == 0
+    assert command[-1] == str(tmp_path / "run" / "nginx.conf")
+    assert "edge/public" in (tmp_path / "run" / "nginx.conf").read_text()
+
+
+def test_an_unknown_edge(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong name is a configuration error that names the known ones."""
+    assert run(config, "print", "--edge", "two") == 2
+    assert "one" in capsys.readouterr().err
+
+
+def test_install_by_command(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command says what it wrote and what to do next."""
+    prefix = make_prefix(tmp_path)
+    statuses = [run(config, "install", "--prefix", str(prefix)) for _ in range(2)]
+
+    assert statuses == [0, 0]
+    assert capsys.readouterr().out.splitlines() == [
+        f"wrote {prefix}/conf.d/mirrortools.conf",
+        f"wrote {prefix}/mirrortools/hub.js",
+        "Next: systemctl reload nginx",
+        "nothing to change",
+    ]
