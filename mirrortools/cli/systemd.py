@@ -38,15 +38,15 @@ def _own_path() -> Path:
 
 @click.group(epilog=exit_statuses(StoreError))
 def systemd() -> None:
-    r"""Print or install service and timer units: one timer per job, run as an account of its own.
+    """Print or install service and timer units: one timer per job, run as an account of its own.
 
     Run other commands as that account too: runuser -u mirrortool -- mirrortool sync --all
 
     On hosts without systemd, a line in /etc/cron.d/mirrortools does the work of the timers:
 
     \b
-    17 * * * *  mirrortool  mirrortool -q sync --all
-    """
+    17 * * * *  mirrortool  /usr/bin/mirrortool -q sync --all
+    """  # noqa: D301  (click's mark for lines that are not to be filled needs the escape)
 
 
 @systemd.command("print", epilog=exit_statuses())
