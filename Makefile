@@ -1,15 +1,11 @@
-PYTHON = .venv/bin/python
+.PHONY: setup demo test check format
 
-.PHONY: demo test check format
+setup:
+	scripts/setup
 demo:
 	scripts/demo
-test:
+test check:
 	scripts/test
 format:
-	.venv/bin/ruff format . && .venv/bin/ruff check --fix .
-check:
-	.venv/bin/ruff format --check .
-	.venv/bin/ruff check .
-	.venv/bin/mypy
-	.venv/bin/lint-imports
-	$(PYTHON) -m pytest
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
