@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,7 +115,7 @@ def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Wat
     tell: Callable[[Outcome], None] = _tell_plan if dry_run else _tell
     if as_json:
         tell = _keep_quiet
-    terminal = click.get_text_stream("stderr").isatty() and not invocation.quiet
+    terminal = sys.stderr.isatty() and not invocation.quiet
     watch: Lines = Lines(tell)
     if terminal:
         watch = Bars(tell)
