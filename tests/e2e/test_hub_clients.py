@@ -27,6 +27,7 @@ class Mirror:
     """A served tree and what it must give."""
 
     root: Path
+    log: Path
     url: str
     model: Expected
     dataset: Expected
@@ -50,7 +51,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     place = Standalone(folder / "nginx", find_njs_module(), "root" if os.geteuid() == 0 else "")
     write_standalone(Site(root, (f"127.0.0.1:{port}",), place=place))
     with Nginx(folder / "nginx" / "nginx.conf", folder / "nginx", [port]):
-        yield Mirror(root, f"http://127.0.0.1:{port}", model, dataset, legacy)
+        yield Mirror(root, folder / "nginx" / "nginx.out", f"http://127.0.0.1:{port}", model, dataset, legacy)
 
 
 @pytest.mark.parametrize("version", HUB_VERSIONS)
@@ -115,6 +116,29 @@ def test_what_is_not_there(mirror: Mirror, rest: str, code: str | None) -> None:
     assert response.status in (400, 404) if code is None or "%00" in rest else response.status == 404
     assert response.headers.get("x-error-code") == code or "%00" in rest
     assert b"root:" not in response.body
+
+
+def test_absence_is_ordinary(mirror: Mirror) -> None:
+    """Looking for optional files fills no error log, and the client may remember the answer for that commit."""
+    log = mirror.log.read_text() if mirror.log.exists() else ""
+    response = curl(model_url(mirror, "resolve/main/optional.json"))
+    curl(model_url(mirror, "resolve/no-such/optional.json"))
+    curl(f"{mirror.url}/nobody/nothing/resolve/main/optional.json")
+
+    assert response.headers["x-repo-commit"] == mirror.model.commits["main"]
+    assert (mirror.log.read_text() if mirror.log.exists() else "") == log
+
+
+def test_a_link_that_leaves_the_tree_is_not_served(mirror: Mirror) -> None:
+    """A symlink to a file that is no blob, should one come to be there, is not found."""
+    commit = mirror.root / "public" / mirror.legacy.repo.path / "commits" / mirror.legacy.commits["main"]
+    (commit / "leak").symlink_to("/etc/passwd")
+    try:
+        by_hub = curl(f"{mirror.url}/gpt2/resolve/main/leak")
+    finally:
+        (commit / "leak").unlink()
+
+    assert by_hub.status == 404
 
 
 def test_percent_signs_in_a_repository_do_not_choose_another_revision(mirror: Mirror) -> None:
