@@ -32,6 +32,9 @@ from mirrortools.store import Store
 from mirrortools.transports import Batch, Session, Transport, receiver_archive, transport_to
 
 PING_INTERVAL_S: Final = 60
+# A receiver ends when nobody asks for long (a run may fetch for hours between two deliveries); well before that, a
+# new one is started.
+MAX_IDLE_S: Final = 300
 # Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
 _BYTES_PER_BLOB: Final = 8192
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
@@ -111,11 +114,20 @@ class EdgeSession:
     `repos` are repositories that will be delivered: the edge says in its first answer what it holds of them all.
     """
 
-    def __init__(self, edge: EdgeConfig, transport: Transport, store: Store, repos: Iterable[RepoId] = ()) -> None:
+    def __init__(
+        self,
+        edge: EdgeConfig,
+        transport: Transport,
+        store: Store,
+        repos: Iterable[RepoId] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.edge = edge
         self._transport = transport
         self._store = store
         self._repos = tuple(repos)
+        self._clock = clock
+        self._used_s = clock()
         self._session: Session | None = None
         self._failure: MirrorError | None = None
         self._held: dict[str, Mapping[str, str]] = {}
@@ -131,6 +143,7 @@ class EdgeSession:
             except MirrorError as failure:
                 error = failure
                 self._give_up_if_unreachable(failure)
+            self._used_s = self._clock()
             return meter.delivery(changed, error)
 
     def close(self) -> None:
@@ -157,14 +170,22 @@ class EdgeSession:
     def _opened(self, repo: RepoId) -> Session:
         if self._failure:
             raise self._failure
+        if self._clock() - self._used_s > MAX_IDLE_S:
+            self._close()
         if self._session is None:
-            try:
-                self._session = self._transport.open(receiver_archive())
-                self._greet(self._session, {*self._repos, repo})
-            except MirrorError as error:
-                self._failure = error
-                self._close()
-                raise
+            self._session = self._open({*self._repos, repo})
+        if self._failure:  # abort came in between
+            raise self._failure
+        return self._session
+
+    def _open(self, repos: Iterable[RepoId]) -> Session:
+        try:
+            self._session = self._transport.open(receiver_archive())
+            self._greet(self._session, repos)
+        except MirrorError as error:
+            self._failure = error
+            self._close()
+            raise
         return self._session
 
     def _greet(self, session: Session, repos: Iterable[RepoId]) -> None:

@@ -127,6 +127,19 @@ def test_an_edge_that_is_lost_in_mid_run_is_not_tried_again(shown: Publication, 
     assert [request["ask"] for request in refusing.asked] == ["hello", "begin", "begin"]
 
 
+def test_an_edge_that_was_left_alone_for_long_is_called_anew(shown: Publication, tmp_path: Path) -> None:
+    """A run that fetched for an hour finds its receiver ended; it starts another, and nobody hears of it."""
+    edge, now = FakeEdge(), [0.0]
+    edge_session = EdgeSession(local_edge(Path("/srv/edge")), edge, Store(tmp_path), clock=lambda: now[0])
+    newer = publication(tmp_path, {**FILES, "README.md": b"# newer\n"})
+    first = edge_session.deliver(shown)
+    now[0] = 3600
+    second = edge_session.deliver(newer)
+
+    assert (first.error, second.error) == (None, None)
+    assert edge.opened == 2
+
+
 def test_a_bad_blob_is_sent_once_more_and_then_given_up(shown: Publication, tmp_path: Path) -> None:
     """What the edge finds wrong twice is an integrity error with the edge's reason; nothing is published."""
     bad = max(shown.blobs)

@@ -34,7 +34,10 @@ class Conversation:
 
         The archive travels in front of the first request, so that opening costs one round trip.
         """
-        data, self._unsent = self._unsent + frame(request), b""
+        try:
+            data, self._unsent = self._unsent + frame(request), b""
+        except EdgeRefused as error:
+            raise EdgeRefused(f"edge {self._way.edge}: {request.get('repo') or 'the request'}: {error}") from error
         answer = self._exchange(data)
         if answer is None:
             raise self._ended()

@@ -26,7 +26,7 @@ _OPTIONS: Final = (
     "--no-relative",
     "--perms",
     "--chmod=F600",  # the writer must be able to go on with a file that is there in part
-    "--secluded-args",
+    "-s",  # no shell there reads file names; the long name differs between versions
     "--no-human-readable",
     "--info=progress2",
     "--stats",
