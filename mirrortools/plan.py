@@ -80,6 +80,11 @@ class Plan:
         return sum(blob.size for blob in self.fetch)
 
     @property
+    def plain_bytes(self) -> int:
+        """How many of those bytes git brings along."""
+        return sum(blob.size for blob in self.fetch if blob.algorithm == "git")
+
+    @property
     def reuse_bytes(self) -> int:
         """How many bytes are here already and need not come."""
         return sum(blob.size for blob in self.reuse)

@@ -74,7 +74,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryState:
-    """How an edge stands with a repository. `sent_bytes` is the last delivery's, on the wire."""
+    """How an edge stands with a repository. `sent_bytes` is what the last delivery that sent anything sent."""
 
     edge: str
     repo: str
@@ -143,7 +143,7 @@ class State:
         self._do(
             "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
             " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
-            " success_at = coalesce(:success, success_at), sent_bytes = :sent,"
+            " success_at = coalesce(:success, success_at), sent_bytes = CASE WHEN :sent > 0 THEN :sent ELSE sent_bytes END,"
             " lacking_since = CASE WHEN :lacking IS NULL THEN NULL ELSE coalesce(lacking_since, :lacking) END,"
             " total_sent_bytes = total_sent_bytes + :sent",
             values,

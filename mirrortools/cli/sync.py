@@ -157,7 +157,7 @@ def _pulled(outcome: Outcome) -> str:
     if not outcome.plan:
         return "up to date, nothing fetched"
     plan, progress = outcome.plan, outcome.progress
-    text = f"published; fetched {size(progress.fetched_bytes)}, {_verb(plan)}"
+    text = f"published; fetched {size(progress.fetched_bytes + plan.plain_bytes)}, {_reused(plan)}"
     if progress.resumed_bytes:
         text += f", resumed {size(progress.resumed_bytes)} from an earlier run"
     if len(progress.from_source) > 1:
@@ -166,7 +166,7 @@ def _pulled(outcome: Outcome) -> str:
     return text
 
 
-def _verb(plan: Plan) -> str:
+def _reused(plan: Plan) -> str:
     whole = plan.fetch_bytes + plan.reuse_bytes
     share = f" ({100 * plan.reuse_bytes / whole:.0f} % saved)" if plan.reuse_bytes else ""
     return f"reused {size(plan.reuse_bytes)}{share}"
@@ -195,7 +195,10 @@ def _tell_plan(outcome: Outcome) -> None:
 
 
 def as_document(outcome: Outcome) -> Mapping[str, Any]:
-    """An outcome for machines: sizes in bytes, times in seconds."""
+    """An outcome for machines: sizes in bytes, times in seconds.
+
+    `fetched_bytes` is LFS content that came from sources, `plain_bytes` the size of new files that came with git.
+    """
     plan, progress = outcome.plan, outcome.progress
     return {
         "repo": str(outcome.repo),
@@ -203,6 +206,7 @@ def as_document(outcome: Outcome) -> Mapping[str, Any]:
         "refs": dict(outcome.publication.refs) if outcome.publication else {},
         "plan": _plan_document(plan) if plan else None,
         "fetched_bytes": progress.fetched_bytes,
+        "plain_bytes": plan.plain_bytes if plan else 0,
         "resumed_bytes": progress.resumed_bytes,
         "from_source": dict(progress.from_source),
         "duration_s": round(outcome.duration_s, 3),
