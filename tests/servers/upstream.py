@@ -99,7 +99,10 @@ class GitLfsUpstream(Faults):
         return self.log.requests()
 
     def lfs_bytes(self) -> int:
-        """How many bytes of LFS content were sent since the last `forget`."""
+        """How many bytes of LFS content were sent since the last `forget`.
+
+        When a client broke off, what lay in the sockets' buffers counts as sent (about 200 KB).
+        """
         return self._sent("bytes")
 
     def git_bytes(self) -> int:
