@@ -236,6 +236,8 @@ def check_git(endpoint: str, expected: Expected, scratch: Path) -> None:
     run_git("lfs", "install", "--skip-repo", "--skip-smudge", home=scratch)
     clone = scratch / "clone"
     run_git("clone", "--quiet", f"{endpoint}/{expected.repo.url_path}", clone, home=scratch)
+    shown = run_git("ls-remote", f"{endpoint}/{expected.repo.url_path}.git", "refs/heads/main", home=scratch)
+    assert shown.split()[0] == expected.commits["main"]
     assert run_git("-C", clone, "rev-parse", "HEAD", home=scratch).strip() == expected.commits["main"]
     for name, commit in expected.commits.items():
         if name.startswith("refs/"):

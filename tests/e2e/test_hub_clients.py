@@ -41,6 +41,8 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     root, port = folder / "root", free_port()
     history = {
         "refs/heads/feature/x": SMALL,
+        "refs/heads/deep/er/名字": SMALL | {"deep.json": b"{}"},
+        "refs/tags/v1.0+cu118@100%25": SMALL | {"tag.json": b"{}"},
         "refs/pr/1": SMALL | {"proposal.json": b"{}"},
         "refs/tags/v1": FIRST,
         "refs/heads/main": SECOND,
@@ -129,16 +131,24 @@ def test_absence_is_ordinary(mirror: Mirror) -> None:
     assert (mirror.log.read_text() if mirror.log.exists() else "") == log
 
 
-def test_a_link_that_leaves_the_tree_is_not_served(mirror: Mirror) -> None:
-    """A symlink to a file that is no blob, should one come to be there, is not found."""
+def test_a_link_that_leaves_the_tree_is_not_served(mirror: Mirror, tmp_path: Path) -> None:
+    """A symlink to somebody else's file, should one come to be in the tree, is not followed."""
     commit = mirror.root / "public" / mirror.legacy.repo.path / "commits" / mirror.legacy.commits["main"]
-    (commit / "leak").symlink_to("/etc/passwd")
+    secret = Path("/etc/passwd")
+    if os.geteuid() == 0:
+        secret = tmp_path / "secret"
+        secret.write_text("root:")
+        os.chown(secret, 65534, 65534)
+    (commit / "leak").symlink_to(secret)
     try:
         by_hub = curl(f"{mirror.url}/gpt2/resolve/main/leak")
+        static = curl(f"{mirror.url}/models/gpt2/refs/main/leak")
     finally:
         (commit / "leak").unlink()
 
     assert by_hub.status == 404
+    assert static.status in (403, 404)
+    assert b"root:" not in by_hub.body + static.body
 
 
 def test_percent_signs_in_a_repository_do_not_choose_another_revision(mirror: Mirror) -> None:
