@@ -80,9 +80,7 @@ def refs(refs: Mapping[str, str]) -> Document:
 
 def short_refs(refs: Mapping[str, str]) -> dict[str, str]:
     """The names users type → commit; where a branch and a tag share one, the branch has it."""
-    weakest_first = sorted(
-        refs, key=lambda name: (name.startswith("refs/heads/"), name.startswith("refs/tags/"))
-    )
+    weakest_first = sorted(refs, key=lambda name: (name.startswith("refs/heads/"), name.startswith("refs/tags/")))
     return {short_ref(name): refs[name] for name in weakest_first}
 
 

@@ -35,9 +35,7 @@ class RepoId:
     def __post_init__(self) -> None:
         segments = self.name.split("/")
         if self.kind not in KINDS or len(segments) > 2 or not all(_REPO_SEGMENT.match(s) for s in segments):
-            raise ConfigError(
-                f"{self.kind}/{self.name}: not a repository name (org/name or datasets/org/name)"
-            )
+            raise ConfigError(f"{self.kind}/{self.name}: not a repository name (org/name or datasets/org/name)")
         if self.name.endswith((".git", ".lock")):
             raise ConfigError(f"{self.kind}/{self.name}: a repository name does not end in .git or .lock")
 

@@ -143,7 +143,8 @@ class State:
         self._do(
             "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
             " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
-            " success_at = coalesce(:success, success_at), sent_bytes = CASE WHEN :sent > 0 THEN :sent ELSE sent_bytes END,"
+            " success_at = coalesce(:success, success_at),"
+            " sent_bytes = CASE WHEN :sent > 0 THEN :sent ELSE sent_bytes END,"
             " lacking_since = CASE WHEN :lacking IS NULL THEN NULL ELSE coalesce(lacking_since, :lacking) END,"
             " total_sent_bytes = total_sent_bytes + :sent",
             values,

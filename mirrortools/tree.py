@@ -74,10 +74,7 @@ class Tree:
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
         wanted = _json(manifest.to_json())
-        if (
-            _content(folder / "meta" / commit / "manifest.json") == wanted
-            and (folder / "commits" / commit).is_dir()
-        ):
+        if _content(folder / "meta" / commit / "manifest.json") == wanted and (folder / "commits" / commit).is_dir():
             return False
         self._require(manifest.blobs, str(manifest.revision))
         with self._staging(commit) as stage:
@@ -162,9 +159,7 @@ class Tree:
         """Where a repository lives. Raises StoreError for names that a URL of the Hub uses otherwise."""
         first, _, last = repo.name.partition("/")
         if first in _RESERVED_FIRST or last in _RESERVED_LAST or first.endswith(".git"):
-            raise StoreError(
-                f"{repo.path}: cannot be served, the served tree uses this name for something else"
-            )
+            raise StoreError(f"{repo.path}: cannot be served, the served tree uses this name for something else")
         return self.public / repo.path
 
     def _require(self, blobs: Iterable[Blob], what: str) -> None:

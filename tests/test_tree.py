@@ -37,9 +37,7 @@ PACK = f"pack-{'1' * 40}"
 def put(root: Path, content: bytes, algorithm: str = "sha256") -> Blob:
     """Put `content` into the store of `root`."""
     header = b"" if algorithm == "sha256" else b"blob %d\0" % len(content)
-    blob = Blob(
-        algorithm, hashlib.new("sha1" if header else "sha256", header + content).hexdigest(), len(content)
-    )
+    blob = Blob(algorithm, hashlib.new("sha1" if header else "sha256", header + content).hexdigest(), len(content))
     incoming = root / "incoming"
     incoming.write_bytes(content)
     Store(root).verify_and_adopt(incoming, blob)
