@@ -15,7 +15,6 @@ because the key that sent it may be stolen.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import re
@@ -23,15 +22,15 @@ import select
 import shutil
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
-from mirrortools.errors import EdgeRefused, IntegrityError, Locked, MirrorError
+from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
+from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Publication, RepoId, quote_ref
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -117,7 +116,7 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self.close()
-        self._lock = RepositoryLock(self.root, repo, self._caller)
+        self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
         _drop_strangers(incoming, {blob.digest for blob in missing})
@@ -190,31 +189,6 @@ class Receiver:
     def _free_bytes(self) -> int:
         disk = os.statvfs(self.root)
         return disk.f_bavail * disk.f_frsize
-
-
-class RepositoryLock:
-    """The right to change one repository here, until `close` or the end of the process. Raises Locked."""
-
-    def __init__(self, root: Path, repo: RepoId, caller: str) -> None:
-        self.repo = repo
-        path = root / "state" / "locks" / f"{quote_ref(repo.path)}.lock"
-        make_folder(path.parent)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = self._file.read(500).strip() or "another process"
-            self._file.close()
-            raise Locked(f"{repo}: {holder} delivers here now; it goes on when that has ended") from error
-        self._file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-        self._file.write(f"{caller} (process {os.getpid()}, since {since})\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Let the next one in."""
-        self._file.truncate(0)
-        self._file.close()
 
 
 def refusal(error: MirrorError) -> Answer:

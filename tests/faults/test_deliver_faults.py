@@ -344,5 +344,5 @@ def test_a_repository_that_another_origin_delivers_is_locked(sshd: Sshd, origin:
 
     assert first.error is None
     assert isinstance(errors[0], Locked)
-    assert "delivers here now" in str(errors[0])
+    assert "a delivery from" in str(errors[0])
     assert errors[1] is None
