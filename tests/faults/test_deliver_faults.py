@@ -116,14 +116,15 @@ def test_a_connection_that_is_cut_again_and_again_gets_there(sshd: Sshd, origin:
     shown, root = publication(origin, NEW), tmp_path / "bj1"
     sshd.forget()
     deliveries = []
-    for _ in range(6):
+    for _ in range(12):
         sshd.cut_after(3 * MIB)
         deliveries.append(run(ssh_edge(sshd, root), origin, shown))
         if deliveries[-1].error is None:
             break
     sshd.cut_after(1 << 40)
 
-    assert 3 <= len(deliveries) <= 5
+    assert len(deliveries) >= 3
+    assert deliveries[-1].error is None
     assert [type(d.error) for d in deliveries[:-1]] == [EdgeUnreachable] * (len(deliveries) - 1)
     assert served_files(root, shown) == NEW
     # What was on the wire when it was cut is lost, a window each time.
