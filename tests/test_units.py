@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 import pytest
 
+from mirrortools.access import Account
 from mirrortools.cli import run
 from mirrortools.cli.init import sample_files
 from mirrortools.config import load
 from mirrortools.errors import ConfigError, StoreError
-from mirrortools.units import ACCOUNT_FILE, UNIT_FOLDER, UNITS, UnitSettings, install_units, render_units
+from mirrortools.units import (
+    ACCOUNT_FILE,
+    UNIT_FOLDER,
+    UNITS,
+    UnitSettings,
+    install_units,
+    obstacles,
+    preparations,
+    render_units,
+)
 
 SHIPPED = Path(__file__).parent.parent / "systemd"
 SAMPLE = UnitSettings(executable=Path("/bin/true"), intervals_s={"qwen": 1800, "Qwen-Qwen2.7B": 86400})
@@ -98,6 +110,17 @@ def test_each_job_has_its_interval() -> None:
     assert "RandomizedDelaySec=900s\n" in daily
 
 
+def test_a_short_interval_is_kept() -> None:
+    """The first run of a job that is synced every few seconds does not wait for a minute, nor is it put off."""
+    text = render_units(UnitSettings(intervals_s={"hot": 5}))[
+        f"{UNIT_FOLDER}/mirrortool-sync@hot.timer.d/interval.conf"
+    ]
+
+    assert "OnActiveSec=5s\nOnUnitActiveSec=5s\n" in text
+    assert "RandomizedDelaySec=0s\n" in text
+    assert "AccuracySec=1s\n" in text
+
+
 def test_only_the_root_can_be_written() -> None:
     """The sandbox names the mirror's root, and a mirror in a home folder is not hidden from its own service."""
     usual = render_units(UnitSettings(root=Path("/data/mirror")))[f"{UNIT_FOLDER}/mirrortool-sync@.service"]
@@ -118,6 +141,56 @@ def test_local_edges_and_sources_are_within_reach(tmp_path: Path) -> None:
 
     assert "ReadWritePaths=/srv/m\nReadWritePaths=-/mnt/usb/m\nUMask" in unit
     assert "ProtectHome=read-only\n" in unit
+
+
+def test_a_program_whose_interpreter_lies_in_a_home_can_be_run(tmp_path: Path) -> None:
+    """The script of a virtual environment is run by the Python that its first line leads to."""
+    script, python = tmp_path / "mirrortool", tmp_path / "python"
+    python.symlink_to("/root/python3.11/bin/python3.11")
+    script.write_text(f"#!{python} -I\n")
+    unit = render_units(UnitSettings(executable=script))[f"{UNIT_FOLDER}/mirrortool-sync@.service"]
+
+    assert "ProtectHome=read-only\n" in unit
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A folder that every account can reach; `tmp_path` is closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_what_an_account_lacks_is_prepared(public_folder: Path) -> None:
+    """Missing folders are made, those that root filled are handed over, secrets are made readable."""
+    root, edge, key = public_folder / "root", public_folder / "edge", public_folder / "key"
+    (root / "state" / "locks").mkdir(parents=True)
+    key.touch(mode=0o600)
+    settings = UnitSettings(root=root, local_edges=(edge,), secrets=(key,))
+    stranger = preparations(settings, Account("mirrortool"))
+    owner = preparations(settings, Account("me", os.getuid()))
+
+    assert stranger == [
+        "systemd-sysusers",
+        f"chown -hR mirrortool:mirrortool {root}",
+        f"install -d -o mirrortool -g mirrortool {edge}",
+        f"chown mirrortool: {key}",
+    ]
+    assert owner == [f"install -d -o me -g me {edge}"]
+
+
+def test_what_an_account_cannot_reach_is_named(public_folder: Path) -> None:
+    """A configuration or program in a folder that is closed to the account is told before a service fails."""
+    closed = public_folder / "closed"
+    closed.mkdir(mode=0o700)
+    program, config = closed / "mirrortool", public_folder / "mirrortool.yaml"
+    program.touch(mode=0o755)
+    config.touch(mode=0o640)
+    settings = UnitSettings(executable=program, config_path=config)
+
+    assert obstacles(settings, Account("me", os.getuid())) == {}
+    assert obstacles(settings, Account("root", 0)) == {}
+    assert obstacles(settings, Account("mirrortool")) == {program: closed, config: config}
 
 
 def test_root_needs_no_account() -> None:

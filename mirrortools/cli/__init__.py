@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from mirrortools import __version__
+from mirrortools.access import reason
 from mirrortools.errors import ConfigError, MirrorError
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         _complain(invocation, "interrupted")
         return _INTERRUPTED_STATUS
     except OSError as error:
-        _complain(invocation, f"{error.filename or 'operating system'}: {error.strerror or error}")
+        _complain(invocation, f"{error.filename or 'operating system'}: {reason(error)}")
         return MirrorError.exit_status
     except Exception as error:
         _complain(invocation, _bug(error))

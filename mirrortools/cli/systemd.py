@@ -10,10 +10,19 @@ from typing import Any
 
 import click
 
+from mirrortools.access import Account
 from mirrortools.cli import Invocation, exit_statuses
 from mirrortools.config import did_you_mean
 from mirrortools.errors import ConfigError, StoreError
-from mirrortools.units import ACCOUNT_FILE, Installed, UnitSettings, install_units, render_units
+from mirrortools.units import (
+    ACCOUNT_FILE,
+    Installed,
+    UnitSettings,
+    install_units,
+    obstacles,
+    preparations,
+    render_units,
+)
 
 
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,10 +87,19 @@ def print_(invocation: Invocation, name: str | None, user: str, executable: Path
 def install(invocation: Invocation, prefix: Path, user: str, executable: Path) -> None:
     """Write the units to /etc/systemd/system, with each job's sync_interval; run it again after a change."""
     settings = UnitSettings.of(invocation.config, executable, user)
-    _tell(settings, install_units(settings, prefix))
+    installed = install_units(settings, prefix)
+    _tell(installed)
+    on_this_host = prefix == Path("/")
+    commands = _for_this_host(settings) if on_this_host else _for_another_host(settings, installed)
+    if installed.written:
+        commands.append(_start(settings))
+    if commands:
+        click.echo("\n  ".join(["Next, as root:", *commands]))
+    if on_this_host:
+        _warn(settings)
 
 
-def _tell(settings: UnitSettings, installed: Installed) -> None:
+def _tell(installed: Installed) -> None:
     for path in installed.written:
         click.echo(f"wrote {path}")
     if installed.unchanged:
@@ -89,11 +107,27 @@ def _tell(settings: UnitSettings, installed: Installed) -> None:
     for folder in installed.left_over:
         timer = folder.name.removesuffix(".d")
         click.echo(f"the job of {timer} is gone: systemctl disable --now {timer} && rm -r {folder}")
-    if not installed.written:
-        return
-    click.echo("Next, as root:")
-    if any(str(path).endswith(ACCOUNT_FILE) for path in installed.written):
-        click.echo("  systemd-sysusers")
-        click.echo(f"  install -d -o {settings.user} -g {settings.user} {settings.root}")
+
+
+def _for_this_host(settings: UnitSettings) -> list[str]:
+    return preparations(settings, Account.named(settings.user))
+
+
+def _for_another_host(settings: UnitSettings, installed: Installed) -> list[str]:
+    """What the units need there, of which nothing is known."""
+    if not any(str(path).endswith(ACCOUNT_FILE) for path in installed.written):
+        return []
+    folders = (settings.root, *settings.local_edges)
+    owner = f"-o {settings.user} -g {settings.user}"
+    return ["systemd-sysusers", *(f"install -d {owner} {folder}" for folder in folders)]
+
+
+def _start(settings: UnitSettings) -> str:
     timers = " ".join(f"mirrortool-sync@{job}.timer" for job in settings.intervals_s)
-    click.echo("  systemctl daemon-reload" + (f" && systemctl enable --now {timers}" if timers else ""))
+    return "systemctl daemon-reload" + (f" && systemctl enable --now {timers}" if timers else "")
+
+
+def _warn(settings: UnitSettings) -> None:
+    for path, closed in obstacles(settings, Account.named(settings.user)).items():
+        where = "it" if closed == path else str(closed)
+        click.echo(f"{path}: the account {settings.user} cannot read this: {where} is closed to it", err=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from mirrortools.access import reason
 from mirrortools.errors import ConfigError
 
 Key = str | int
@@ -93,7 +94,7 @@ def read_document(path: Path) -> Document:
         advice = "`mirrortool init` writes one to start from, --config FILE or MIRRORTOOL_CONFIG names another"
         raise ConfigError(f"{path}: no such file; {advice}") from error
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {reason(error)}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from error
 

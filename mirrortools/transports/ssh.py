@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from mirrortools.access import reason
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError, EdgeUnreachable
 from mirrortools.files import make_folder
@@ -78,6 +79,7 @@ class SshTransport:
 
     def open(self, receiver: bytes) -> Session:
         """Connect and start the receiver."""
+        self._check_identity()
         if self._control:
             make_folder(self._control.parent)
             self._control.parent.chmod(0o700)
@@ -111,6 +113,16 @@ class SshTransport:
         identity = self._config.identity_file or "the key"
         found = [advice.format(known=known, identity=identity) for words, advice in _ADVICE if words in said]
         return f"{found[0]}; " if found else ""
+
+    def _check_identity(self) -> None:
+        """Say that the key cannot be read: ssh passes it over and complains of the edge."""
+        try:
+            if self._config.identity_file:
+                self._config.identity_file.open("rb").close()
+        except OSError as error:
+            raise EdgeUnreachable(
+                f"edge {self.edge}: {self._config.identity_file}: {reason(error)} (identity_file)"
+            ) from error
 
     def _ssh(self, master: str) -> list[str]:
         control = (

@@ -1,0 +1,242 @@
+"""A machine of its own with a real systemd, on a throwaway copy of this one's files.
+
+systemd-nspawn gives it its own processes, mounts and network, with nothing in it but loopback. Never start systemd
+in a bare chroot or unshare instead: it would empty the temporary folders of this host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from tests.servers.process import Process, ServerError, program
+
+BOOT_TIMEOUT_S: Final = 30
+STOP_TIMEOUT_S: Final = 10
+COMMAND_TIMEOUT_S: Final = 60
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_VENDOR: Final = Path("usr/lib/systemd")
+_LOCAL: Final = Path("etc/systemd")
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_NEEDED: Final = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
+_TARGET: Final = "mirrortool-tests.target"
+_TARGET_TEXT: Final = """\
+[Unit]
+Description=As little as services need
+Requires=basic.target
+After=basic.target
+AllowIsolate=yes
+"""
+_numbers = itertools.count(1)
+
+
+class Machine:
+    """A booted systemd. What it writes lies in memory, below `folder`, and is gone afterwards.
+
+    It sees this host's root file system, and what `binds` names, read-only: its path → ours. Its files can be reached
+    below `root` while it runs.
+    """
+
+    def __init__(self, folder: Path, binds: Mapping[str, Path]) -> None:
+        self.folder = folder
+        self.root = folder / "root"
+        self.name = f"mirrortool-tests-{os.getpid()}-{next(_numbers)}"
+        self._binds = binds
+        self._leader = 0
+        self._running = ExitStack()
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the machine as root. Raises ServerError when it fails, unless `check` is off."""
+        done = subprocess.run(
+            [*self._enter(), *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+        if check and done.returncode:
+            raise ServerError(f"{' '.join(words)}: status {done.returncode}; it said:\n{done.stdout}{done.stderr}")
+        return done
+
+    def shell(self, line: str) -> str:
+        """Run a line of shell in the machine as root, and give its output. Raises ServerError."""
+        return self.run("sh", "-c", line).stdout
+
+    def property(self, unit: str, name: str) -> str:
+        """What systemd knows of a unit (`systemctl show`)."""
+        return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()
+
+    def journal(self, unit: str) -> list[dict[str, Any]]:
+        """The journal of a unit, oldest entry first."""
+        self.run("journalctl", "--sync")
+        lines = self.run("journalctl", "--output=json", "--quiet", "--unit", unit).stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
+    def start(self) -> None:
+        """Boot, and return when systemd says that it is done. Raises ServerError with what it said."""
+        if os.geteuid() != 0:
+            raise ServerError("a machine with systemd can be started by root only: run the tests as root")
+        with ExitStack() as starting:
+            self._mount(starting)
+            _keep_the_least(self.root)
+            self._boot(starting)
+            self._running = starting.pop_all()
+
+    def stop(self) -> None:
+        """Shut down and forget everything."""
+        self._running.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _mount(self, running: ExitStack) -> None:
+        memory = self.folder / "memory"
+        self.root.mkdir()
+        memory.mkdir()
+        running.enter_context(_mounted("tmpfs", memory, "mode=755"))
+        (memory / "upper").mkdir()
+        (memory / "work").mkdir()
+        layers = f"lowerdir=/,upperdir={memory}/upper,workdir={memory}/work"
+        running.enter_context(_mounted("overlay", self.root, layers))
+
+    def _boot(self, running: ExitStack) -> None:
+        group = running.enter_context(_own_cgroup(self.name))
+        with _Notices(self.folder) as notices:
+            nspawn = Process(self._command(group), self.folder / "console.log", {"NOTIFY_SOCKET": str(notices.path)})
+            running.callback(nspawn.stop)
+            nspawn.launch()
+            self._leader = int(notices.wait_for("X_NSPAWN_LEADER_PID"))
+            running.callback(_power_off, self._leader)
+            notices.wait_for("READY")
+
+    def _command(self, group: Path) -> Sequence[str]:
+        """systemd-nspawn, moved into a control group of its own: machines would share one otherwise."""
+        return [
+            *("sh", "-c", f'echo $$ >"{group}/cgroup.procs" && exec "$@"', "sh"),
+            program("systemd-nspawn"),
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--private-network",
+            "--notify-ready=yes",
+            "--link-journal=no",
+            "--resolv-conf=off",
+            "--timezone=off",
+            f"--machine={self.name}",
+            f"--directory={self.root}",
+            *(f"--bind-ro={ours}:{its}" for its, ours in self._binds.items()),
+            "--boot",
+            f"systemd.unit={_TARGET}",
+        ]
+
+    def _enter(self) -> Sequence[str]:
+        spaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
+        environment = ["env", "-i", f"PATH={_PATH}", "LC_ALL=C.UTF-8"]
+        return [program("nsenter"), "--target", str(self._leader), *spaces, *environment]
+
+
+class _Notices:
+    """A socket that systemd-nspawn tells how far it is (sd_notify(3))."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self._console = folder / "console.log"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._said: dict[str, str] = {}
+
+    def wait_for(self, name: str) -> str:
+        """The value of `name` once it was told. Raises ServerError."""
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        while name not in self._said:
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            try:
+                lines = self._socket.recv(4096).decode().splitlines()
+            except TimeoutError as error:
+                said = self._console.read_text(errors="replace")[-4000:]
+                raise ServerError(f"systemd-nspawn: no {name} in {BOOT_TIMEOUT_S} s; it said:\n{said}") from error
+            self._said |= dict(line.split("=", 1) for line in lines if "=" in line)
+        return self._said[name]
+
+    def __enter__(self) -> Self:
+        self._socket.bind(str(self.path))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def _mounted(kind: str, where: Path, options: str) -> Iterator[None]:
+    subprocess.run(["mount", "-t", kind, "-o", options, kind, str(where)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
+
+
+def _keep_the_least(root: Path) -> None:
+    """Leave of this host's units only what services need: no other services, no timers, no generated mounts."""
+    local, generators = root / _LOCAL / "system", root / _LOCAL / "system-generators"
+    shutil.rmtree(local)
+    local.mkdir()
+    generators.mkdir(exist_ok=True)
+    for target in ("sysinit", "sockets", "timers"):
+        for unit in (root / _VENDOR / "system" / f"{target}.target.wants").iterdir():
+            if unit.name not in _NEEDED:
+                _mask(local / unit.name)
+    for generator in (root / _VENDOR / "system-generators").iterdir():
+        _mask(generators / generator.name)
+    (local / _TARGET).write_text(_TARGET_TEXT)
+
+
+def _mask(path: Path) -> None:
+    if not path.is_symlink():
+        path.symlink_to("/dev/null")
+
+
+@contextmanager
+def _own_cgroup(name: str) -> Iterator[Path]:
+    """A control group in the hierarchy that systemd uses: of its own in version 1, the only one in version 2."""
+    trees = [_CGROUPS / "systemd", _CGROUPS / "unified"] if (_CGROUPS / "systemd").is_dir() else [_CGROUPS]
+    group = trees[0] / name
+    try:
+        group.mkdir()
+    except OSError as error:
+        raise ServerError(f"{group}: {error.strerror}; systemd needs control groups that can be written") from error
+    try:
+        yield group
+    finally:
+        for tree in trees:
+            for folder, _, _ in os.walk(tree / name, topdown=False):
+                Path(folder).rmdir()
+
+
+def _power_off(leader: int) -> None:
+    """Let the machine's systemd stop everything (systemd(1), SIGRTMIN+4); force the end if that takes long."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    with suppress(ProcessLookupError):
+        os.kill(leader, signal.SIGRTMIN + 4)
+        while time.monotonic() < deadline:
+            os.kill(leader, 0)
+            time.sleep(0.01)
+        os.kill(leader, signal.SIGKILL)
