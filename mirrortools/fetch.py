@@ -31,15 +31,18 @@ from mirrortools.errors import (
 from mirrortools.files import make_folder
 from mirrortools.model import Blob
 from mirrortools.partial import Partial
-from mirrortools.segments import SPAN_SEGMENTS, Span
+from mirrortools.segments import SEGMENT_BYTES, SPAN_SEGMENTS, Span
 from mirrortools.store import Store, write_error
 from mirrortools.upstreams import ByteSource, Reader
 
 AUTO_WORKERS = 4
 ROUNDS = 4
 LONGEST_PAUSE_S = 120.0
+GIVE_UP_AFTER = 3
 _FIRST_PAUSE_S = 1.0
 _SHUNNED_S = 30.0
+_POLL_S = 0.2
+_MOST_DAMAGES = 3
 _BUFFER_BYTES = 1 << 20
 _EARLIER = "an earlier run"
 
@@ -73,25 +76,34 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where fetching happens: the store, the folders beside it, the sources in order, the number of workers."""
+    """Where fetching happens: the store, the folders beside it, the sources in order, the number of workers.
+
+    `wait` lets time pass on `clock`, unless the event is set meanwhile.
+    """
 
     store: Store
     partial: Path
     quarantine: Path
     sources: tuple[ByteSource, ...]
     workers: int = AUTO_WORKERS
-    sleep: Callable[[float], None] = time.sleep
+    segment_bytes: int = SEGMENT_BYTES
+    clock: Callable[[], float] = time.monotonic
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
 
 
 def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
     """Bring SHA-256 blobs into the store. `wanted` gives each the file name that messages call it by.
 
-    One blob that fails does not hold the others; afterwards the first error is raised.
+    One blob that fails does not hold the others; afterwards the first error is raised. A blob that another process
+    is fetching is waited for.
     Raises UpstreamError, IntegrityError, NoSpace, StoreError.
     """
     if not wanted:
         return
-    make_folder(desk.partial)
+    try:
+        make_folder(desk.partial)
+    except OSError as error:
+        raise write_error(desk.partial, error) from error
     for source in desk.sources:
         source.prepare(list(wanted))
     _Coordinator(desk, progress).run(wanted)
@@ -104,38 +116,59 @@ class _Coordinator:
         self._desk = desk
         self._progress = progress
         self._sources = _Sources(desk)
+        self._pending: deque[tuple[Blob, str]] = deque()
         self._running: dict[Future[None], _BlobJob] = {}
+        self._open: set[Partial] = set()
         self._errors: list[MirrorError] = []
+        self._failures_in_a_row = 0
 
     def run(self, wanted: Mapping[Blob, str]) -> None:
-        pending = deque(wanted.items())
+        self._pending.extend(wanted.items())
         with ThreadPoolExecutor(self._desk.workers, "fetch") as self._pool:
             try:
-                while self._running or (pending and not self._hopeless):
-                    while pending and len(self._running) < 2 * self._desk.workers and not self._hopeless:
-                        self._start(*pending.popleft())
-                    done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self._settle(self._running.pop(future), future)
+                while self._running or (self._pending and not self._hopeless):
+                    self._start_some()
+                    self._settle_some()
             except BaseException:
-                self._sources.stopped.set()
-                self._pool.shutdown(wait=True, cancel_futures=True)
+                self._break_off()
                 raise
         if self._errors:
             raise self._errors[0]
 
+    def _break_off(self) -> None:
+        """End the workers, wherever they wait; what they have written stays."""
+        self._sources.break_off()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for growing in self._open:
+            growing.close()
+
     @property
     def _hopeless(self) -> bool:
         """Whether the errors so far would meet every other blob as well."""
-        return any(isinstance(error, NoSpace | StoreError | AccessDenied) for error in self._errors)
+        for_all = NoSpace | StoreError | AccessDenied | RateLimited
+        return self._failures_in_a_row >= GIVE_UP_AFTER or any(isinstance(error, for_all) for error in self._errors)
+
+    def _start_some(self) -> None:
+        """Begin blobs until enough are under way; those that another process has are put off."""
+        for _ in range(len(self._pending)):
+            if len(self._running) >= 2 * self._desk.workers or self._hopeless:
+                return
+            blob, name = self._pending.popleft()
+            try:
+                self._start(blob, name)
+            except BlockingIOError:
+                self._pending.append((blob, name))
+            except OSError as error:
+                self._errors.append(write_error(self._desk.partial, error))
 
     def _start(self, blob: Blob, name: str) -> None:
-        try:
-            job = _BlobJob(name, Partial(self._desk.partial, blob), self._desk, self._sources, self._progress)
-        except OSError as error:
-            self._errors.append(write_error(self._desk.partial, error))
+        growing = Partial(self._desk.partial, blob, self._desk.segment_bytes)
+        if self._desk.store.has(blob):
+            growing.remove()
+            self._progress.report(blob.size)
             return
-        self._hand_out(job)
+        self._open.add(growing)
+        self._hand_out(_BlobJob(name, growing, self._desk, self._sources, self._progress))
 
     def _hand_out(self, job: _BlobJob) -> None:
         """Give the missing spans to the workers; when none is missing, the conclusion."""
@@ -144,6 +177,14 @@ class _Coordinator:
         job.unfinished = len(tasks)
         for task in tasks:
             self._running[self._pool.submit(task)] = job
+
+    def _settle_some(self) -> None:
+        if not self._running:
+            self._desk.wait(self._sources.stopped, _POLL_S)
+            return
+        done, _ = wait(self._running, _POLL_S if self._pending else None, FIRST_COMPLETED)
+        for future in done:
+            self._settle(self._running.pop(future), future)
 
     def _settle(self, job: _BlobJob, future: Future[None]) -> None:
         error = future.exception()
@@ -154,13 +195,17 @@ class _Coordinator:
         if error and not job.failed:
             job.failed = True
             self._errors.append(error)
+            self._failures_in_a_row += isinstance(error, SourceUnavailable)
         job.unfinished -= 1
         if job.unfinished:
             return
-        if job.failed or job.adopted:
-            job.partial.close()
-        else:
+        if not (job.failed or job.adopted):
             self._hand_out(job)
+            return
+        if job.adopted:
+            self._failures_in_a_row = 0
+        self._open.discard(job.partial)
+        job.partial.close()
 
 
 class _Sources:
@@ -170,18 +215,39 @@ class _Sources:
         self.stopped = threading.Event()
         self.cannot_seek: set[str] = set()
         self._shunned_until: dict[str, float] = {}
+        self._pauses: dict[str, tuple[float, str]] = {}
         self._all = desk.sources
+        self._clock = desk.clock
 
-    def in_order(self, liars: set[str]) -> list[ByteSource]:
+    def break_off(self) -> None:
+        """End whatever workers read."""
+        self.stopped.set()
+        for source in self._all:
+            source.break_off()
+
+    def in_order(self, refused: set[str]) -> list[ByteSource]:
         """The sources to ask for a blob: in the given order, those that failed lately last."""
-        now = time.monotonic()
-        honest = [source for source in self._all if source.name not in liars]
-        return sorted(honest, key=lambda source: self._shunned_until.get(source.name, 0.0) > now)
+        now = self._clock()
+        left = [source for source in self._all if source.name not in refused]
+        return sorted(left, key=lambda source: self._shunned_until.get(source.name, 0.0) > now)
+
+    def check_pause(self, source: ByteSource) -> None:
+        """Keep the pause that a source asked one of the workers for. Raises RateLimited until it is over."""
+        until, text = self._pauses.get(source.name, (0.0, ""))
+        left_s = until - self._clock()
+        if left_s > 0:
+            raise RateLimited(text, left_s)
 
     def shun(self, source: ByteSource, error: UpstreamError) -> None:
         """Prefer the others for a while after a failure that is not about one blob."""
+        if isinstance(error, RateLimited):
+            self._pauses[source.name] = (self._clock() + error.retry_after_s, str(error))
         if isinstance(error, SourceUnavailable | RateLimited):
-            self._shunned_until[source.name] = time.monotonic() + _SHUNNED_S
+            self._shunned_until[source.name] = self._clock() + _SHUNNED_S
+
+
+class _Interrupted(Exception):  # noqa: N818  (nothing went wrong)
+    """The run is being ended."""
 
 
 class _BlobJob:
@@ -197,30 +263,70 @@ class _BlobJob:
         self._sources = sources
         self._progress = progress
         self._contributors: set[str] = {_EARLIER} if growing.resumed_bytes else set()
-        self._liars: set[str] = set()
+        self._refused: set[str] = set()
         self._alone: str | None = None
+        self._damages = 0
         self._one_at_a_time = threading.Lock()
+        self._choosing = threading.Lock()
         progress.resumed(growing.resumed_bytes)
 
     def fetch_span(self, span: Span) -> None:
-        """Ask the sources in turn, for a few rounds, until the span is on disk. Raises UpstreamError."""
-        for attempt in range(ROUNDS):
-            errors = []
-            for source in self._choice():
-                try:
-                    self._fetch_from(source, span)
-                except UpstreamError as error:
-                    self._sources.shun(source, error)
-                    errors.append(error)
-                else:
-                    self.partial.advance()
-                    return
-            self._desk.sleep(_pause_s(errors, attempt))
-        raise errors[0]
+        """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
+
+        Raises UpstreamError.
+        """
+        fruitless = 0
+        lacking = self.partial.lacks(span)
+        while lacking and not self.failed:
+            alone = self._alone
+            errors = self._ask_in_turn(span)
+            still_lacking = self.partial.lacks(span)
+            fruitless = 0 if len(still_lacking) < len(lacking) else fruitless + 1
+            lacking = still_lacking
+            pause_s = _pause_s(errors, fruitless) if lacking else 0.0
+            if pause_s is not None:
+                self._pause(pause_s)
+            elif self._ask_another_alone(alone):
+                fruitless = 0
+            else:
+                raise _the_telling_one(errors)
+
+    def _ask_in_turn(self, span: Span) -> list[UpstreamError]:
+        errors = []
+        for source in self._choice():
+            try:
+                self._sources.check_pause(source)
+                self._fetch_from(source, span)
+            except UpstreamError as error:
+                self._sources.shun(source, error)
+                errors.append(error)
+            else:
+                self.partial.advance()
+                break
+        return errors
+
+    def _pause(self, pause_s: float) -> None:
+        if pause_s:
+            self._desk.wait(self._sources.stopped, pause_s)
+        if self._sources.stopped.is_set():
+            raise _Interrupted
 
     def _choice(self) -> list[ByteSource]:
-        honest = self._sources.in_order(self._liars)
-        return [source for source in honest if self._alone in (None, source.name)]
+        left = self._sources.in_order(self._refused)
+        return [source for source in left if self._alone in (None, source.name)]
+
+    def _ask_another_alone(self, failed: str | None) -> bool:
+        """After wrong bytes the sources are tried one by one: whether there is another one, when one has failed."""
+        with self._choosing:
+            if failed is None:
+                return False
+            if self._alone == failed:
+                rest = self._sources.in_order({*self._refused, failed})
+                if not rest:
+                    return False
+                self._refused.add(failed)
+                self._alone = rest[0].name
+            return True
 
     def _fetch_from(self, source: ByteSource, span: Span) -> None:
         if source.name not in self._sources.cannot_seek and self._fetch_missing(source, span):
@@ -232,8 +338,7 @@ class _BlobJob:
 
     def _fetch_missing(self, source: ByteSource, span: Span, whole: bool = False) -> bool:
         """Fetch what a span lacks; False when the source cannot begin in the middle and `whole` is not set."""
-        segments = self.partial.segments
-        wanted = [index for index in range(span.first, span.stop) if not self.partial.has(index)]
+        segments, wanted = self.partial.segments, self.partial.lacks(span)
         if not wanted:
             return True
         start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
@@ -242,8 +347,7 @@ class _BlobJob:
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
             if reader.start != start and not whole:
                 return False
-            self._contributors.add(source.name)
-            self._copy(source, reader, segments.size if whole else stop)
+            self._copy(source, reader, stop if reader.start == start else segments.size)
         return True
 
     def _copy(self, source: ByteSource, reader: Reader, stop: int) -> None:
@@ -264,10 +368,11 @@ class _BlobJob:
 
     def _receive(self, source: ByteSource, reader: Reader, buffer: memoryview) -> int:
         if self._sources.stopped.is_set():
-            raise SourceUnavailable("interrupted")
+            raise _Interrupted
         count = reader.readinto(buffer)
         if count == 0:
             raise SourceUnavailable(f"{source.name}: {self._name} ended too early")
+        self._contributors.add(source.name)
         self._progress.received(source.name, count)
         return count
 
@@ -279,7 +384,13 @@ class _BlobJob:
             self._desk.store.adopt(self.partial.path, self.partial.blob)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
-        elif not self.partial.forget_damage():
+        elif self.partial.forget_damage():
+            self._damages += 1
+            if self._damages == _MOST_DAMAGES:
+                raise StoreError(
+                    f"{self.partial.path}: gives back other bytes than were written; check disk and memory"
+                )
+        else:
             self._reject(got)
 
     def _reject(self, got: str) -> None:
@@ -287,26 +398,36 @@ class _BlobJob:
         aside = self._desk.quarantine / self.partial.blob.digest
         contributors, self._contributors = self._contributors, set()
         if len(contributors) == 1:
-            self._liars |= contributors
-        remaining = self._sources.in_order(self._liars)
+            self._refused |= contributors
+        remaining = self._sources.in_order(self._refused)
         make_folder(aside.parent)
         self.partial.move_away(aside)
-        if not remaining:
+        if not (remaining and contributors):
+            senders = ", ".join(sorted(contributors)) or "nobody: its pointer says that it is empty"
             raise IntegrityError(
-                f"{self._name}: expected sha256 {self.partial.blob.digest}, got {got} from "
-                f"{', '.join(sorted(contributors))}; kept aside in {aside}; the published revision is unchanged"
+                f"{self._name}: expected sha256 {self.partial.blob.digest}, got {got} from {senders}; kept aside in "
+                f"{aside}; the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
             )
+        self.partial.begin_again()
         if contributors != {_EARLIER}:
             self._alone = remaining[0].name
 
 
-def _pause_s(errors: list[UpstreamError], attempt: int) -> float:
-    """How long to wait before the next round. Raises the error when waiting would not help."""
+def _pause_s(errors: list[UpstreamError], fruitless: int) -> float | None:
+    """How long to wait before the next round; None when waiting would not help.
+
+    `fruitless` is how many rounds in succession have brought nothing.
+    """
     passing = [error for error in errors if isinstance(error, SourceUnavailable | RateLimited)]
-    if not passing or attempt == ROUNDS - 1:
-        raise (passing or errors)[0]
-    asked: list[float] = [error.retry_after_s for error in passing if isinstance(error, RateLimited)]
-    if asked and len(asked) == len(passing) and min(asked) > LONGEST_PAUSE_S:
-        raise passing[0]
-    wanted_s = min(asked) if len(asked) == len(passing) else 0.0
-    return max(_FIRST_PAUSE_S * float(1 << attempt), wanted_s)
+    if not passing or fruitless >= ROUNDS:
+        return None
+    asked = [error.retry_after_s for error in passing if isinstance(error, RateLimited)]
+    own_s = _FIRST_PAUSE_S * float(1 << max(fruitless - 1, 0))
+    if len(asked) < len(passing):
+        return own_s
+    return None if min(asked) > LONGEST_PAUSE_S else max(own_s, min(asked))
+
+
+def _the_telling_one(errors: list[UpstreamError]) -> UpstreamError:
+    """The error to end with: of a source that may have it, rather than of one that does not."""
+    return next((error for error in errors if isinstance(error, SourceUnavailable | RateLimited)), errors[0])

@@ -7,6 +7,7 @@ fetched again, and only that.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import threading
@@ -32,7 +33,8 @@ _CHUNK_BYTES = 1 << 20
 class Partial:
     """The growing file of one SHA-256 blob, opened when it is made; `close` it. Thread-safe.
 
-    A blob of one segment has no journal: there is nothing to go on from.
+    It belongs to one process at a time. Raises BlockingIOError while another has it: two would write into the file
+    that one of them has verified. A blob of one segment has no journal: there is nothing to go on from.
 
     Several workers write different segments at the same time. `advance` hashes what is contiguous from the
     start, so that the SHA-256 is nearly ready when the last segment lands.
@@ -49,11 +51,12 @@ class Partial:
         self._hashed = 0
         self._lock = threading.Lock()
         self._hash_lock = threading.Lock()
+        self._file = -1
         self._journal = -1
         self._open()
 
     def _open(self) -> None:
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._file = _open_alone(self.path)
         try:
             self._start_or_resume()
         except BaseException:
@@ -61,11 +64,17 @@ class Partial:
             raise
 
     def close(self) -> None:
-        """Let go of the files; what was journaled stays for the next run."""
-        os.close(self._file)
-        if self._journal >= 0:
-            os.close(self._journal)
-            self._journal = -1
+        """Let go of the files; what was journaled stays for the next run. Closing twice is fine."""
+        opened = [descriptor for descriptor in (self._journal, self._file) if descriptor >= 0]
+        self._file = self._journal = -1
+        for descriptor in opened:
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Leave nothing for the next run."""
+        self.journal.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        self.close()
 
     def _start_or_resume(self) -> None:
         if self.journal.exists():
@@ -115,6 +124,10 @@ class Partial:
     def has(self, index: int) -> bool:
         """Whether a segment is written and journaled."""
         return index in self.done
+
+    def lacks(self, span: Span) -> list[int]:
+        """The segments of a span that are still to be fetched."""
+        return [index for index in range(span.first, span.stop) if index not in self.done]
 
     def write(self, offset: int, data: memoryview) -> None:
         """Put bytes in their place; they count only after `finish_segment`."""
@@ -168,10 +181,13 @@ class Partial:
         return len(damaged)
 
     def move_away(self, target: Path) -> None:
-        """Give the wrong content to `target` and begin again with an empty file."""
-        self.close()
-        self.path.replace(target)
+        """Give the wrong content to `target`; `begin_again` or `close` afterwards."""
         self.journal.unlink(missing_ok=True)
+        self.path.replace(target)
+        self.close()
+
+    def begin_again(self) -> None:
+        """Begin with an empty file."""
         self.done = {}
         self._sha256, self._hashed = hashlib.sha256(), 0
         self._open()
@@ -179,3 +195,19 @@ class Partial:
     def sync(self) -> None:
         """Make the content durable."""
         os.fsync(self._file)
+
+
+def _open_alone(path: Path) -> int:
+    """Open a file for this process alone, making it when it is not there. Raises BlockingIOError."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # whoever had it moved it away in between
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)

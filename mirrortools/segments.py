@@ -5,12 +5,14 @@ Only decisions and formats live here; no file is touched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 SEGMENT_BYTES = 4 << 20
 SPAN_SEGMENTS = 16
 _MAGIC = "mirrortools-journal 1"
+_LINE = re.compile(r"([0-9]{1,12}) ([0-9a-f]{32})\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,7 @@ def read_journal(text: str, segments: Segments) -> dict[int, str]:
         return {}
     done: dict[int, str] = {}
     for line in body.splitlines(keepends=True):
-        index, _, digest = line.removesuffix("\n").partition(" ")
-        whole = line.endswith("\n") and len(digest) == 32 and index.isdigit()
-        if whole and int(index) < segments.count:
-            done[int(index)] = digest
+        match = _LINE.fullmatch(line)
+        if match and int(match[1]) < segments.count:
+            done[int(match[1])] = match[2]
     return done

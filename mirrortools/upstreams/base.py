@@ -46,6 +46,10 @@ class ByteSource(Protocol):
         """Read the bytes [start, stop) of a blob. Raises UpstreamError."""
         ...
 
+    def break_off(self) -> None:
+        """End what other threads read, soon; nothing can be read afterwards."""
+        ...
+
 
 class Upstream(ByteSource, Protocol):
     """One repository on one source."""

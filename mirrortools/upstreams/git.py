@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from mirrortools.errors import (
     AccessDenied,
     HostileTree,
+    MirrorError,
+    NoSpace,
     RateLimited,
     SourceMissing,
     SourceUnavailable,
@@ -28,10 +31,15 @@ from mirrortools.upstreams.base import RemoteRefs
 
 PROTOCOLS = "http:https:ssh:file"
 POINTER_BYTES = 1024
+_PAUSE_S = 30.0
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n\Z"
 )
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "SSH_AUTH_SOCK")
+# A connection that died without a word is given up after a minute.
+SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=20", "-oServerAliveInterval=15", "-oServerAliveCountMax=4")
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "SSH_AUTH_SOCK")
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|disk full")
 # Old, harmless sins of real repositories; anything else that fsck calls an error is refused.
 _FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingSpaceBeforeEmail")
 
@@ -80,10 +88,18 @@ class GitMirror:
         )
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
-            if remote:
+            if remote and not _FULL.search(text):
                 raise remote_error(remote.url, text)
-            raise StoreError(f"git {arguments[0]} failed in {self.folder}: {text}")
+            raise self._error(arguments[0], text)
         return done.stdout
+
+    def _error(self, act: str, text: str) -> MirrorError:
+        """What it means that git failed here."""
+        if _FULL.search(text):
+            return NoSpace(f"{self.folder}: no space left for git; free some space, then run it again")
+        return StoreError(
+            f"git {act} failed in {self.folder}: {text}; if it is damaged, remove that folder and sync again"
+        )
 
     def command(self, *arguments: str) -> list[str]:
         """The argument list that runs git on this repository."""
@@ -101,6 +117,7 @@ class GitMirror:
         wanted += [commit for commit in sorted(commits) if not self.has(commit)]
         if not wanted:
             return
+        self._clear_the_way(refs)
         checks = [f"fetch.fsck.{sin}=ignore" for sin in _FORGIVEN]
         options = [part for setting in ("fetch.fsckObjects=true", *checks) for part in ("-c", setting)]
         self.run(
@@ -116,6 +133,14 @@ class GitMirror:
             *wanted,
             remote=remote,
         )
+
+    def _clear_the_way(self, wanted: Collection[str]) -> None:
+        """Drop the local refs that cannot stand beside `wanted`: `a` and `a/b` are a file and its folder to git."""
+        wanted_folders = {folder for name in wanted for folder in _folders(name)}
+        here = self.refs()
+        stale = [name for name in here if name in wanted_folders or any(folder in wanted for folder in _folders(name))]
+        if stale:
+            self.run("update-ref", "--stdin", stdin="".join(f"delete {name}\n" for name in stale).encode())
 
     def has(self, oid: str) -> bool:
         """Whether an object is here."""
@@ -134,7 +159,10 @@ class GitMirror:
         found = dict(zip(names, answers, strict=True))
         for name, answer in found.items():
             if not COMMIT.match(answer):
-                raise SourceMissing(f"{self.folder.name}: {name} does not lead to a commit")
+                raise SourceMissing(
+                    f"{self.folder.name}: {name} does not lead to a commit, so there is nothing to serve; leave what "
+                    f"names it out of `revisions`"
+                )
         return found
 
     def is_ancestor(self, older: str, newer: str) -> bool:
@@ -190,7 +218,7 @@ class GitMirror:
                 check=False,
             )
         if done.returncode:
-            raise StoreError(f"git cat-file failed for {oid}: {done.stderr.decode(errors='replace').strip()}")
+            raise self._error(f"cat-file blob {oid}", done.stderr.decode(errors="replace").strip())
 
     def entries(self, files: Iterable[TreeFile]) -> dict[str, Entry]:
         """Turn listed files into manifest entries: LFS pointers become the blobs they point to.
@@ -253,24 +281,38 @@ def write_pointer(blob: Blob) -> bytes:
 
 
 def read_ls_remote(output: bytes) -> RemoteRefs:
-    """Read the answer of `git ls-remote --symref`. Raises SourceUnavailable, HostileTree."""
+    """Read the answer of `git ls-remote --symref`; refs whose names cannot be served are passed over."""
     oids: dict[str, str] = {}
     peeled: dict[str, str] = {}
     head = ""
-    for line in output.decode(errors="replace").splitlines():
+    for line in output.decode(errors="surrogateescape").split("\n"):
         value, _, name = line.partition("\t")
         if value.startswith("ref: ") and name == "HEAD":
             head = value.removeprefix("ref: ")
         elif name.endswith("^{}"):
             peeled[name.removesuffix("^{}")] = value
-        elif name != "HEAD":
-            check_full_ref(name)
+        elif name != "HEAD" and _can_be_served(name):
             oids[name] = value
-    return RemoteRefs(oids, peeled, head)
+    return RemoteRefs(oids, {name: oid for name, oid in peeled.items() if name in oids}, head)
+
+
+def _can_be_served(ref: str) -> bool:
+    try:
+        check_full_ref(ref)
+    except (HostileTree, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _folders(ref: str) -> Iterator[str]:
+    while "/" in ref:
+        ref = ref.rpartition("/")[0]
+        yield ref
 
 
 def _environment(remote: Remote | None) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+    kept |= {name: value for name in _PROXIES if (value := os.environ.get(name) or os.environ.get(name.upper()))}
     settings = dict(remote.settings) if remote else {}
     given = {"GIT_CONFIG_COUNT": str(len(settings))}
     for number, (key, value) in enumerate(settings.items()):
@@ -283,22 +325,63 @@ def _environment(remote: Remote | None) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": "/dev/null",
-        "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=20",
+        "GIT_SSH_COMMAND": " ".join(SSH),
         "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
         "GIT_HTTP_LOW_SPEED_TIME": "60",
     }
 
 
 def remote_error(url: str, text: str) -> UpstreamError:
-    """What git's complaint about a remote means."""
-    last = next((line for line in reversed(text.splitlines()) if line.startswith(("fatal:", "error:"))), text)
-    message = f"{url}: {last.removeprefix('fatal: ').removeprefix('error: ')}"
-    if "429" in last:
-        return RateLimited(message, 30.0)
-    if re.search(r"could not read (Username|Password)|error: 40[13]|Authentication failed|Permission denied", text):
-        return AccessDenied(f"{message}: denied; set or check `token_file` for this source")
-    if re.search(r"not found|does not exist|does not appear to be a git repository|not our ref|couldn't find", text):
-        return SourceMissing(message)
+    """What the complaint of git or ssh about a remote means."""
+    message = f"{url}: {_telling_line(text)}"
+    if re.search(r"returned error: 429", text):
+        return RateLimited(message, _PAUSE_S)
+    for pattern, kind, advice in _COMPLAINTS:
+        if re.search(pattern, text):
+            return kind(message + advice)
     if "fsck error" in text or re.search(r"error: object [0-9a-f]{40}: ", text):
         return HostileTree(f"{url}: git refused the objects: {text[:500]}")
     return SourceUnavailable(message)
+
+
+def _telling_line(text: str) -> str:
+    """The line that says what happened, without git's advice for people at a keyboard."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for prefixes in (("fatal:", "error:"), ("ssh:", "ERROR:", "Host key"), ("",)):
+        found = [line for line in lines if line.startswith(prefixes) and not _EMPTY_WORDS.search(line)]
+        if found:
+            return re.sub(r"^(?:fatal|error): ", "", found[0])
+    return "git or ssh failed and said nothing"
+
+
+_EMPTY_WORDS = re.compile(
+    r"Could not read from remote repository|make sure you have the correct|and the repository exists"
+)
+_COMPLAINTS: Final[tuple[tuple[str, Callable[[str], UpstreamError], str], ...]] = (
+    (
+        r"could not read (Username|Password)|returned error: 40[137]|Authentication failed",
+        AccessDenied,
+        ": denied; set or check `token_file` for this source, and whether its account may read this repository",
+    ),
+    (
+        r"Permission denied \(|Host key verification failed",
+        AccessDenied,
+        "; let the user who runs mirrortool log in there once with `ssh`: it needs a key and the host's key",
+    ),
+    (
+        r"dubious ownership",
+        AccessDenied,
+        "; it belongs to another user: run mirrortool as that one, or reach it by ssh:// or http://",
+    ),
+    (r"returned error: 30[12378]", SourceUnavailable, "; it redirects: configure the address that it redirects to"),
+    (
+        r"certificate (verification|problem|verify)",
+        SourceUnavailable,
+        "; set `ca_file` for this source when its authority is a private one",
+    ),
+    (
+        r"not found|does not exist|does not appear to be a git repository|not our ref|couldn't find remote ref",
+        SourceMissing,
+        "; check the name of the repository, and that it and the revision exist there",
+    ),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import shlex
 import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,15 +13,17 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.config import Source
-from mirrortools.errors import AccessDenied, ConfigError, SourceUnavailable
+from mirrortools.errors import AccessDenied, ConfigError, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob, RepoId
 from mirrortools.upstreams.base import ByteSource, Reader, RemoteRefs
-from mirrortools.upstreams.git import GitMirror, Remote
+from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
 from mirrortools.upstreams.http import Credential, HttpClient, origin_of
-from mirrortools.upstreams.lfs import LfsBytes, LfsServer
-from mirrortools.upstreams.local import FileBytes
+from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
+from mirrortools.upstreams.local import FileBytes, open_regular
 
 _SSH_TIMEOUT_S = 30
+_SSH_FAILED = 255
+_NO_SUCH_COMMAND = 127
 
 
 class GitLfs:
@@ -32,7 +35,7 @@ class GitLfs:
         self._source = source
         self._client = client
         self._credential = _credential(source)
-        self._bytes: ByteSource | None = None
+        self._bytes = self._make_byte_source()
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now: one `ls-remote`. Raises UpstreamError."""
@@ -44,17 +47,21 @@ class GitLfs:
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Say which blobs will be asked for, in which order."""
-        self._byte_source().prepare(blobs)
+        self._bytes.prepare(blobs)
 
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read the bytes [start, stop) of an LFS blob. Raises UpstreamError."""
-        return self._byte_source().open(blob, start, stop)
+        return self._bytes.open(blob, start, stop)
+
+    def break_off(self) -> None:
+        """End what other threads read."""
+        self._bytes.break_off()
 
     def _remote(self) -> Remote:
         settings: dict[str, str] = {}
         if self._credential:
             scheme, host, port = self._credential.origin
-            scope = f"http.{scheme}://{host}:{port}/"
+            scope = f"http.{scheme}://{f'[{host}]' if ':' in host else host}:{port}/"
             settings[f"{scope}.extraHeader"] = f"Authorization: {self._credential.authorization}"
             # git sends such a header along when it is redirected, to whomever.
             settings["http.followRedirects"] = "false"
@@ -62,19 +69,15 @@ class GitLfs:
             settings["http.sslCAInfo"] = str(self._source.ca_file)
         return Remote(self.name, settings)
 
-    def _byte_source(self) -> ByteSource:
-        if self._bytes is None:
-            self._bytes = self._make_byte_source()
-        return self._bytes
-
     def _make_byte_source(self) -> ByteSource:
         scheme = urlsplit(self.name).scheme
         if scheme == "file":
             folder = Path(unquote(urlsplit(self.name).path))
-            return FileBytes(self.name, lambda blob: _lfs_file(folder, blob))
+            return FileBytes(self.name, lambda blob: _open_lfs_file(folder, blob))
         if scheme == "ssh":
-            return LfsBytes(authenticate_over_ssh(self.name), self._client)
-        return LfsBytes(LfsServer(f"{self.name}.git/info/lfs", self._credential), self._client)
+            return LfsBytes(self.name, lambda: authenticate_over_ssh(self.name), self._client)
+        server = LfsServer(f"{self.name}.git/info/lfs", self._credential)
+        return LfsBytes(self.name, lambda: server, self._client)
 
 
 def _credential(source: Source) -> Credential | None:
@@ -82,10 +85,20 @@ def _credential(source: Source) -> Credential | None:
         return None
     try:
         token = source.token_file.read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"{source.token_file}: {error.strerror} (token_file of {source.url})") from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is not text"
+        raise ConfigError(f"{source.token_file}: {why} (token_file of {source.url})") from error
+    if not token:
+        raise ConfigError(f"{source.token_file}: is empty; write the token into it (token_file of {source.url})")
+    if source.scheme not in ("http", "https"):
+        raise ConfigError(f"{source.url}: takes no token_file; {source.scheme} sources know no tokens")
     user_and_token = base64.b64encode(f"mirrortool:{token}".encode()).decode()
     return Credential(origin_of(source.url), f"Basic {user_and_token}")
+
+
+def _open_lfs_file(folder: Path, blob: Blob) -> int | None:
+    path = _lfs_file(folder, blob)
+    return None if path is None else open_regular(path)
 
 
 def _lfs_file(folder: Path, blob: Blob) -> Path | None:
@@ -103,17 +116,30 @@ def authenticate_over_ssh(url: str) -> LfsServer:
     parts = urlsplit(url)
     target = f"{parts.username}@{parts.hostname}" if parts.username else str(parts.hostname)
     port = ["-p", str(parts.port)] if parts.port else []
-    command = ["ssh", "-oBatchMode=yes", "-oConnectTimeout=20", *port, "--", target]
-    command += ["git-lfs-authenticate", parts.path.removeprefix("/"), "download"]
+    question = f"git-lfs-authenticate {shlex.quote(unquote(parts.path))} download"
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SSH_TIMEOUT_S, check=False
+            [*SSH, *port, "--", target, question],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SSH_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise SourceUnavailable(f"{url}: no answer over ssh within {_SSH_TIMEOUT_S} s") from error
     if done.returncode:
-        raise AccessDenied(f"{url}: git-lfs-authenticate: {done.stderr.decode(errors='replace').strip()}")
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+        raise _refusal(url, done.returncode, done.stderr.decode(errors="replace").strip())
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         answer = json.loads(done.stdout)
-        return LfsServer(str(answer["href"]), headers=dict(answer.get("header") or {}))
+        headers = {str(key): str(value) for key, value in (answer.get("header") or {}).items()}
+        return LfsServer(str(answer["href"]).rstrip("/"), headers=headers, expires_at=expiry(answer))
     raise SourceUnavailable(f"{url}: git-lfs-authenticate gave no address: {done.stdout[:200]!r}")
+
+
+def _refusal(url: str, status: int, text: str) -> UpstreamError:
+    """What it means that `git-lfs-authenticate` failed."""
+    if status == _SSH_FAILED:
+        return remote_error(url, text)
+    if status == _NO_SUCH_COMMAND:
+        return SourceMissing(f"{url}: the host has no git-lfs-authenticate, so it tells of no LFS server: {text}")
+    return AccessDenied(f"{url}: git-lfs-authenticate: {text or f'status {status}'}")

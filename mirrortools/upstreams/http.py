@@ -7,9 +7,11 @@ go from the socket into the caller's buffer.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import email.utils
 import http.client
+import re
 import socket
 import ssl
 import threading
@@ -17,7 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 from mirrortools import __version__
 from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceUnavailable, UpstreamError
@@ -28,7 +30,20 @@ RATE_WINDOW_S = 30.0
 ANSWER_BYTES = 64 << 20
 _REDIRECTS = 5
 _DEFAULT_PAUSE_S = 5.0
-_NETWORK_ERRORS = (OSError, http.client.HTTPException)
+_DRAINED_BYTES = 64 << 10
+# ValueError: a header or an address of the other side's making that cannot be sent.
+_NETWORK_ERRORS = (OSError, http.client.HTTPException, ValueError)
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
+_KEPT_HEADERS = ("range", "if-range", "accept", "content-type")
+
+
+def shown(url: str) -> str:
+    """A URL as messages may have it: without a user's name, a password or a signature."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return repr(url[:200])
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
 
 
 def origin_of(url: str) -> tuple[str, str, int]:
@@ -37,9 +52,9 @@ def origin_of(url: str) -> tuple[str, str, int]:
         parts = urlsplit(url)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
     except ValueError as error:
-        raise SourceUnavailable(f"{url}: not a URL: {error}") from error
+        raise SourceUnavailable(f"{shown(url)}: not a URL: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SourceUnavailable(f"{url}: only http and https links are followed")
+        raise SourceUnavailable(f"{shown(url)}: only http and https links are followed")
     return parts.scheme, parts.hostname.lower(), port
 
 
@@ -62,13 +77,11 @@ class Request:
 
 
 class Body:
-    """The bytes of one answer. `start` is the offset of the first one, `length` how many will come."""
+    """The bytes of one answer. `start` is the offset of the first one."""
 
-    def __init__(self, url: str, response: http.client.HTTPResponse, start: int) -> None:
-        self.url = url
-        self.start = start
-        self.headers = response.headers
-        self.length = response.length
+    def __init__(self, url: str, response: http.client.HTTPResponse) -> None:
+        self.url = shown(url)
+        self.start = 0
         self._left = response.length
         self._response = response
         self._window_start = time.monotonic()
@@ -116,6 +129,12 @@ class Body:
                 raise SourceUnavailable(f"{self.url}: the answer is longer than {limit} bytes")
         return bytes(parts)
 
+    def drain(self) -> None:
+        """Read what is left of a short body that nobody wants, so that the connection can serve again."""
+        if self._left is not None and self._left <= _DRAINED_BYTES:
+            with contextlib.suppress(SourceUnavailable):
+                self.read_all()
+
     @property
     def exhausted(self) -> bool:
         """Whether every byte was read, so that the connection can serve again."""
@@ -140,6 +159,8 @@ class HttpClient:
         self._bypass = bypass
         self._timeout_s = timeout_s
         self._idle: dict[tuple[str, str, int], list[http.client.HTTPConnection]] = defaultdict(list)
+        self._busy: dict[http.client.HTTPConnection, socket.socket] = {}
+        self._broken_off = False
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -150,17 +171,28 @@ class HttpClient:
                     connection.close()
             self._idle.clear()
 
+    def break_off(self) -> None:
+        """Wake the threads that wait for a server, with an error; nothing can be asked afterwards."""
+        with self._lock:
+            self._broken_off = True
+            for busy in self._busy.values():
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(busy, socket.SHUT_RDWR)
+
     @contextlib.contextmanager
     def open(self, request: Request, credential: Credential | None = None) -> Iterator[Body]:
         """Ask, follow redirects, and give the body of a 200 or 206. Raises UpstreamError by status."""
-        for _ in range(_REDIRECTS):
+        for _ in range(_REDIRECTS + 1):
             with self._exchange(request, credential) as (response, body):
-                if response.status not in (301, 302, 303, 307, 308):
-                    raise_for_status(request.url, response)
+                if response.status in (200, 206):
+                    body.start = content_start(request.url, response)
                     yield body
                     return
+                body.drain()
+                if response.status not in (301, 302, 303, 307, 308):
+                    raise error_for(request.url, response)
                 request = _redirected(request, response)
-        raise SourceUnavailable(f"{request.url}: more than {_REDIRECTS} redirects")
+        raise SourceUnavailable(f"{shown(request.url)}: more than {_REDIRECTS} redirects")
 
     @contextlib.contextmanager
     def _exchange(
@@ -169,7 +201,7 @@ class HttpClient:
         origin = origin_of(request.url)
         headers = _headers(request, credential if credential and credential.origin == origin else None)
         connection, response = self._send(origin, request, headers)
-        body = Body(request.url, response, _content_start(response))
+        body = Body(request.url, response)
         try:
             yield response, body
         finally:
@@ -185,20 +217,26 @@ class HttpClient:
             try:
                 return kept, self._ask(kept, request, headers)
             except _NETWORK_ERRORS:
-                kept.close()  # the server closed an idle connection: ask once more on a new one
-        connection = self._connect(origin)
+                self._put_back(origin, kept, reusable=False)  # an idle connection was closed: once more on a new one
+        connection = self._new_connection(origin)
         try:
             return connection, self._ask(connection, request, headers)
         except _NETWORK_ERRORS as error:
-            connection.close()
-            raise SourceUnavailable(f"{request.url}: {describe(error)}") from error
+            self._put_back(origin, connection, reusable=False)
+            raise SourceUnavailable(f"{shown(request.url)}: {describe(error)}") from error
 
     def _ask(
         self, connection: http.client.HTTPConnection, request: Request, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
-        parts = urlsplit(request.url)
-        target = request.url if _speaks_to_proxy(connection) else _target(parts)
-        connection.request(request.method, target, body=request.body, headers=dict(headers))
+        if connection.sock is None:
+            connection.connect()
+        with self._lock:
+            if self._broken_off:
+                raise OSError("interrupted")
+            self._busy[connection] = connection.sock
+        proxy_headers = getattr(connection, "proxy_headers", None)
+        target = _target(urlsplit(request.url), absolute=proxy_headers is not None)
+        connection.request(request.method, target, request.body, {**headers, **(proxy_headers or {})})
         return connection.getresponse()
 
     def _take(self, origin: tuple[str, str, int]) -> http.client.HTTPConnection | None:
@@ -206,36 +244,44 @@ class HttpClient:
             return self._idle[origin].pop() if self._idle[origin] else None
 
     def _put_back(self, origin: tuple[str, str, int], connection: http.client.HTTPConnection, reusable: bool) -> None:
-        if not reusable:
-            connection.close()
-            return
         with self._lock:
-            self._idle[origin].append(connection)
+            self._busy.pop(connection, None)
+            if reusable and not self._broken_off:
+                self._idle[origin].append(connection)
+                return
+        connection.close()
 
-    def _connect(self, origin: tuple[str, str, int]) -> http.client.HTTPConnection:
+    def _new_connection(self, origin: tuple[str, str, int]) -> http.client.HTTPConnection:
         scheme, host, port = origin
         proxy = None if self._bypass(host) else self._proxies.get(scheme)
-        if scheme == "https":
-            if not proxy:
-                return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
-            _, proxy_host, proxy_port = origin_of(proxy)
-            secure = http.client.HTTPSConnection(proxy_host, proxy_port, timeout=self._timeout_s, context=self._tls)
-            secure.set_tunnel(host, port)
-            return secure
         if not proxy:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
+            return self._to(scheme, host, port)
         _, proxy_host, proxy_port = origin_of(proxy)
-        connection = http.client.HTTPConnection(proxy_host, proxy_port, timeout=self._timeout_s)
-        connection.speaks_to_proxy = True  # type: ignore[attr-defined]
+        connection = self._to(scheme, proxy_host, proxy_port)
+        if scheme == "https":
+            connection.set_tunnel(host, port, headers=_proxy_headers(proxy))
+        else:
+            connection.proxy_headers = _proxy_headers(proxy)  # type: ignore[attr-defined]
         return connection
 
+    def _to(self, scheme: str, host: str, port: int) -> http.client.HTTPConnection:
+        if scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=self._timeout_s, context=self._tls)
+        return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
-def _speaks_to_proxy(connection: http.client.HTTPConnection) -> bool:
-    return getattr(connection, "speaks_to_proxy", False)
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
 
 
-def _target(parts: SplitResult) -> str:
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+def _target(parts: SplitResult, *, absolute: bool) -> str:
+    """What stands in the request line; a proxy wants to know the host too (RFC 9112, 3.2.2)."""
+    place = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if absolute else ""
+    return place + (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _headers(request: Request, credential: Credential | None) -> dict[str, str]:
@@ -251,35 +297,38 @@ def _headers(request: Request, credential: Credential | None) -> dict[str, str]:
 
 
 def _redirected(request: Request, response: http.client.HTTPResponse) -> Request:
-    location = response.headers.get("Location")
+    location, here = response.headers.get("Location"), shown(request.url)
     if not location:
-        raise SourceUnavailable(f"{request.url}: a redirect ({response.status}) to nowhere")
-    url = urljoin(request.url, location)
+        raise SourceUnavailable(f"{here}: a redirect ({response.status}) to nowhere")
+    try:
+        url = urljoin(request.url, location)
+    except ValueError as error:
+        raise SourceUnavailable(f"{here}: a redirect to {shown(location)}, which is not a URL") from error
     if request.url.startswith("https:") and not url.startswith("https:"):
-        raise SourceUnavailable(f"{request.url}: redirects from https to {url}, which is refused")
+        raise SourceUnavailable(f"{here}: redirects from https to {shown(url)}, which is refused")
     headers = request.headers
     if origin_of(url) != origin_of(request.url):
-        headers = {name: value for name, value in headers.items() if name in ("Range", "If-Range", "Accept")}
+        headers = {name: value for name, value in headers.items() if name.lower() in _KEPT_HEADERS}
     if request.method == "POST" and response.status in (301, 302, 303):
-        raise SourceUnavailable(f"{request.url}: redirects a POST to {url}; configure that address instead")
+        raise SourceUnavailable(f"{here}: redirects a POST to {shown(url)}; configure that address instead")
     return Request(url, request.method, headers, request.body)
 
 
-def _content_start(response: http.client.HTTPResponse) -> int:
-    content_range = response.headers.get("Content-Range", "")
-    if response.status == 206 and content_range.startswith("bytes "):
-        start = content_range.removeprefix("bytes ").partition("-")[0]
-        return int(start) if start.isdigit() else 0
-    return 0
+def content_start(url: str, response: http.client.HTTPResponse) -> int:
+    """The offset of an answer's first byte (RFC 9110, 14.4). Raises SourceUnavailable for a 206 that hides it."""
+    if response.status != 206:
+        return 0
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if not match:
+        raise SourceUnavailable(f"{shown(url)}: sent a part without saying which one (no usable Content-Range)")
+    return int(match[1])
 
 
-def raise_for_status(url: str, response: http.client.HTTPResponse) -> None:
-    """Turn a status other than 200 and 206 into the error that says what to do."""
+def error_for(url: str, response: http.client.HTTPResponse) -> UpstreamError:
+    """The error that says what to do about a status other than 200 and 206."""
     status, code = response.status, response.headers.get("X-Error-Code", "")
-    if status in (200, 206):
-        return
-    text = f"{url}: HTTP {status} {response.reason}" + (f" ({code})" if code else "")
-    raise error_for_status(status, text, retry_after_s(response.headers.get("Retry-After")))
+    text = f"{shown(url)}: HTTP {status} {response.reason}" + (f" ({code})" if code else "")
+    return error_for_status(status, text, asked_pause_s(response.headers))
 
 
 def error_for_status(status: int, text: str, pause_s: float | None) -> UpstreamError:
@@ -295,15 +344,23 @@ def error_for_status(status: int, text: str, pause_s: float | None) -> UpstreamE
     return SourceUnavailable(text)
 
 
+def asked_pause_s(headers: http.client.HTTPMessage) -> float | None:
+    """How long a server wants to be left alone: `Retry-After`, else the `t` of `RateLimit`; None when it is silent."""
+    pause_s = retry_after_s(headers.get("Retry-After"))
+    if pause_s is None and (match := re.search(r";\s*t=([0-9]{1,9})", headers.get("RateLimit") or "")):
+        return float(match[1])
+    return pause_s
+
+
 def retry_after_s(value: str | None) -> float | None:
     """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3). None when absent or unreadable."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -315,6 +372,8 @@ def describe(error: BaseException) -> str:
         return f"its certificate is not trusted ({error.verify_message}); set `ca_file` for a private authority"
     if isinstance(error, socket.gaierror):
         return f"its name cannot be resolved ({error.strerror})"
+    if isinstance(error, http.client.InvalidURL) or (isinstance(error, ValueError) and not isinstance(error, OSError)):
+        return "its address, or a header that goes with it, cannot be sent"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return f"{type(error).__name__} {error}".strip()

@@ -6,50 +6,64 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from mirrortools.errors import AccessDenied, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
 from mirrortools.upstreams.base import Reader
-from mirrortools.upstreams.http import Credential, HttpClient, Request, error_for_status
+from mirrortools.upstreams.http import Credential, HttpClient, Request, error_for_status, shown
 
 BATCH_OBJECTS = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _EXPIRY_MARGIN_S = 10.0
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a blob's bytes can be read until `expires_at` (Unix seconds), with the headers that it takes."""
+    """Where a blob's bytes can be read until `expires_at` (Unix seconds), with the headers that it takes.
+
+    `credential` is the LFS server's, for links to that server itself.
+    """
 
     url: str
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
     expires_at: float = float("inf")
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LfsServer:
-    """An LFS server's address (`…/info/lfs`) and what it wants to be sent."""
+    """An LFS server's address (`…/info/lfs`) and what it wants to be sent until `expires_at` (Unix seconds)."""
 
     url: str
     credential: Credential | None = None
     headers: Mapping[str, str] = field(repr=False, default_factory=dict)
+    expires_at: float = float("inf")
 
 
 class LfsBytes:
-    """Reads blobs from an LFS server. Asks for links 100 at a time, in the order that `prepare` was told."""
+    """Reads blobs from an LFS server. Asks for links 100 at a time, in the order that `prepare` was told.
 
-    def __init__(self, server: LfsServer, client: HttpClient) -> None:
-        self.name = server.url
-        self._server = server
+    `find_server` is called when the first link is needed, and again when what it told has expired.
+    """
+
+    def __init__(self, name: str, find_server: Callable[[], LfsServer], client: HttpClient) -> None:
+        self.name = name
+        self._find_server = find_server
+        self._server: LfsServer | None = None
         self._client = client
         self._order: list[Blob] = []
         self._places: dict[str, int] = {}
         self._links: dict[str, Link | UpstreamError] = {}
         self._lock = threading.Lock()
+
+    def break_off(self) -> None:
+        """End what other threads read."""
+        self._client.break_off()
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Remember the order in which blobs will be wanted."""
@@ -65,27 +79,26 @@ class LfsBytes:
             try:
                 reader = stack.enter_context(self._get(link, blob, start, stop))
             except AccessDenied:
-                with self._lock:
-                    self._links.pop(blob.digest, None)
-                reader = stack.enter_context(self._get(self._link(blob), blob, start, stop))
+                reader = stack.enter_context(self._get(self._link(blob, instead_of=link), blob, start, stop))
             yield reader
 
     @contextlib.contextmanager
     def _get(self, link: Link, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
-        headers = dict(link.headers)
+        headers = {name: value for name, value in link.headers.items() if name.lower() != "range"}
         if (start, stop) != (0, blob.size):
             headers["Range"] = f"bytes={start}-{stop - 1}"
-        with self._client.open(Request(link.url, headers=headers), self._server.credential) as body:
+        with self._client.open(Request(link.url, headers=headers), link.credential) as body:
             yield body
 
-    def _link(self, blob: Blob) -> Link:
+    def _link(self, blob: Blob, instead_of: Link | None = None) -> Link:
+        """A link that was not refused yet; other threads' answers are shared."""
         with self._lock:
             known = self._links.get(blob.digest)
-            if not isinstance(known, Link) or known.expires_at - _EXPIRY_MARGIN_S < time.time():
+            if not isinstance(known, Link) or known is instead_of or has_expired(known.expires_at):
                 self._links |= self._batch(self._batch_around(blob))
                 known = self._links.get(blob.digest)
-        if known is None:
-            raise SourceMissing(f"{self.name}: says nothing about {blob}")
+        if known is None or known is instead_of:
+            raise SourceMissing(f"{self.name}: the batch answer says nothing about {blob}")
         if isinstance(known, Link):
             return known
         raise known
@@ -95,20 +108,28 @@ class LfsBytes:
         return [blob] if place is None else self._order[place : place + BATCH_OBJECTS]
 
     def _batch(self, blobs: Sequence[Blob]) -> dict[str, Link | UpstreamError]:
+        server = self._server
+        if server is None or has_expired(server.expires_at):
+            server = self._server = self._find_server()
+        try:
+            return self._ask(server, blobs)
+        except AccessDenied:
+            self._server = self._find_server()
+            if self._server == server:
+                raise
+            return self._ask(self._server, blobs)
+
+    def _ask(self, server: LfsServer, blobs: Sequence[Blob]) -> dict[str, Link | UpstreamError]:
         question = {
             "operation": "download",
             "transfers": ["basic"],
             "hash_algo": "sha256",
             "objects": [{"oid": blob.digest, "size": blob.size} for blob in blobs],
         }
-        request = Request(
-            f"{self._server.url}/objects/batch",
-            "POST",
-            {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, **self._server.headers},
-            json.dumps(question).encode(),
-        )
-        with self._client.open(request, self._server.credential) as body:
-            return read_batch(self._server, blobs, body.read_all())
+        headers = {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, **server.headers}
+        request = Request(f"{server.url}/objects/batch", "POST", headers, json.dumps(question).encode())
+        with self._client.open(request, server.credential) as body:
+            return read_batch(server, blobs, body.read_all())
 
 
 def read_batch(server: LfsServer, blobs: Sequence[Blob], answer: bytes) -> dict[str, Link | UpstreamError]:
@@ -120,23 +141,43 @@ def read_batch(server: LfsServer, blobs: Sequence[Blob], answer: bytes) -> dict[
     try:
         objects = json.loads(answer)["objects"]
         return {o["oid"]: _read_object(server, o) for o in objects if o.get("oid") in asked}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceUnavailable(f"{server.url}: not a batch answer: {error!r}") from error
+    except (*_MALFORMED, RecursionError) as error:
+        raise SourceUnavailable(f"{shown(server.url)}: not a batch answer: {_brief(error)}") from error
 
 
 def _read_object(server: LfsServer, document: Mapping[str, Any]) -> Link | UpstreamError:
-    if "error" in document:
-        error = document["error"]
-        text = f"{server.url}: {document['oid']}: {error.get('code')} {error.get('message')}"
-        return error_for_status(int(error.get("code", 500)), text, None)
-    action = document["actions"]["download"]
-    link = Link(str(action["href"]), {str(k): str(v) for k, v in (action.get("header") or {}).items()})
-    return replace(link, expires_at=_expires_at(action))
+    name = f"{shown(server.url)}: {document['oid']}"
+    try:
+        if error := document.get("error"):
+            text = f"{name}: {error.get('code')} {str(error.get('message'))[:500]}"
+            return error_for_status(int(error.get("code", 500)), text, None)
+        action = document["actions"]["download"]
+        headers = {str(key): str(value) for key, value in (action.get("header") or {}).items()}
+        return Link(str(action["href"]), headers, expiry(action), server.credential)
+    except _MALFORMED as error:
+        return SourceUnavailable(f"{name}: a malformed batch answer: {_brief(error)}")
 
 
-def _expires_at(action: Mapping[str, Any]) -> float:
-    if action.get("expires_in"):
-        return time.time() + float(action["expires_in"])
-    if action.get("expires_at"):
-        return datetime.fromisoformat(str(action["expires_at"])).timestamp()
+def _brief(error: Exception) -> str:
+    return repr(error)[:200]
+
+
+def expiry(document: Mapping[str, Any]) -> float:
+    """Until when an answer is good, in Unix seconds: `expires_in` before `expires_at`.
+
+    What cannot be read counts as never: a link that is refused is asked for again anyway. So does a time before
+    1970: servers write their zero time when they mean none.
+    """
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if document.get("expires_in"):
+            return time.time() + float(document["expires_in"])
+        if document.get("expires_at"):
+            moment = datetime.fromisoformat(str(document["expires_at"]))
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            return seconds if seconds > 0 else float("inf")
     return float("inf")
+
+
+def has_expired(expires_at: float) -> bool:
+    """Whether it is, or is about to be, too late."""
+    return expires_at - _EXPIRY_MARGIN_S < time.time()

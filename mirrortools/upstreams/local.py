@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirrortools.errors import SourceMissing, SourceUnavailable
+from mirrortools.errors import AccessDenied, HostileTree, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
 from mirrortools.upstreams.base import Reader
 
@@ -17,40 +18,72 @@ from mirrortools.upstreams.base import Reader
 class FileReader:
     """A byte range of an open file."""
 
+    name: str
     file: int
     start: int
     stop: int
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill the beginning of `buffer`; 0 at the end of the range."""
-        count = os.preadv(self.file, [buffer[: self.stop - self.start]], self.start)
+        """Fill the beginning of `buffer`; 0 at the end of the range. Raises SourceUnavailable."""
+        try:
+            count = os.preadv(self.file, [buffer[: self.stop - self.start]], self.start)
+        except OSError as error:
+            raise SourceUnavailable(f"{self.name}: cannot be read: {error.strerror}") from error
         self.start += count
         return count
 
 
 class FileBytes:
-    """Reads blobs from where `locate` finds them."""
+    """Reads blobs from the files that `find` opens. Raises SourceMissing where it finds none."""
 
-    def __init__(self, name: str, locate: Callable[[Blob], Path | None]) -> None:
+    def __init__(self, name: str, find: Callable[[Blob], int | None]) -> None:
         self.name = name
-        self._locate = locate
+        self._find = find
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Files need no links."""
 
+    def break_off(self) -> None:
+        """Files do not keep anybody waiting."""
+
     @contextlib.contextmanager
     def open(self, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
-        """Read the bytes [start, stop). Raises SourceMissing, SourceUnavailable."""
-        path = self._locate(blob)
-        if path is None:
+        """Read the bytes [start, stop). Raises UpstreamError."""
+        file = self._find(blob)
+        if file is None:
             raise SourceMissing(f"{self.name}: has no file for {blob}")
         try:
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise SourceMissing(f"{path}: {error.strerror}") from error
-        except OSError as error:
-            raise SourceUnavailable(f"{path}: {error.strerror}") from error
-        try:
-            yield FileReader(file, start, stop)
+            yield FileReader(f"{self.name}: {blob}", file, start, stop)
         finally:
             os.close(file)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading; the caller closes it. Raises UpstreamError, also for what is not a regular file."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait for a writer
+    except OSError as error:
+        raise read_error(path, error) from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise HostileTree(f"{path}: is not a regular file; take it away")
+    return file
+
+
+def open_inside(folder: Path, path: Path) -> int:
+    """Open a regular file that lies below `folder` when all links are followed. Raises UpstreamError."""
+    file = open_regular(path)
+    real = Path(f"/proc/self/fd/{file}").readlink()
+    if not real.is_relative_to(folder.resolve()):
+        os.close(file)
+        raise HostileTree(f"{path}: leads to {real}, out of {folder}; put the file itself there, or take the link away")
+    return file
+
+
+def read_error(path: Path, error: OSError) -> UpstreamError:
+    """What it means that a file or folder of somebody else's cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return SourceMissing(f"{path}: {error.strerror}; check that it is mounted, and the `source`")
+    if isinstance(error, PermissionError):
+        return AccessDenied(f"{path}: {error.strerror}; let the user who runs mirrortool read it")
+    return SourceUnavailable(f"{path}: {error.strerror}")

@@ -1,0 +1,181 @@
+"""HTTP/1.1 on one connected socket, from the client's side (RFC 9112), as little of it as pulling needs.
+
+Why not http.client's answers: their heads are parsed as mail, which costs more than a small file's transfer, and
+several requests cannot be under way. Bodies go from the socket into the caller's buffer.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+HEAD_BYTES: Final = 64 << 10
+_INTERIM: Final = range(100, 200)
+_NO_BODY: Final = (204, 304)
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]*))?\r?\Z")
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_LENGTH: Final = re.compile(r"[0-9]{1,18}\Z")
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n\Z")
+
+
+class NotHttp(Exception):  # noqa: N818  (says what the other side is)
+    """The other side does not speak HTTP/1.1 as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """An answer without its body. Header names are in lower case; values of a repeated name are joined by `, `."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    keeps_alive: bool
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body comes in chunks."""
+        return self.headers.get("transfer-encoding", "").lower().rpartition(",")[2].strip() == "chunked"
+
+    @property
+    def length(self) -> int | None:
+        """The body's length when it is told. Raises NotHttp."""
+        if self.status in _NO_BODY:
+            return 0
+        if "transfer-encoding" in self.headers:
+            return None
+        return _one_length(self.headers["content-length"]) if "content-length" in self.headers else None
+
+
+def parse_head(data: bytes) -> Head:
+    """Read a status line and header lines, without the empty line behind them. Raises NotHttp."""
+    first, *lines = data.split(b"\n")
+    match = _STATUS_LINE.match(first)
+    if not match:
+        raise NotHttp(f"it begins with {first[:80]!r}")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon or not _NAME.match(name):
+            raise NotHttp(f"it has the header line {line[:80]!r}")
+        key, text = name.decode("ascii").lower(), value.strip(b" \t\r").decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    connection = headers.get("connection", "").lower()
+    keeps_alive = "close" not in connection and (match[1] == b"1" or "keep-alive" in connection)
+    return Head(int(match[2]), (match[3] or b"").decode("latin-1").strip(), headers, keeps_alive)
+
+
+def _one_length(value: str) -> int:
+    """A Content-Length; a list of equal ones counts as one (RFC 9112, 6.3)."""
+    values = {part.strip() for part in value.split(",")}
+    length = values.pop()
+    if values or not _LENGTH.match(length):
+        raise NotHttp(f"it has the Content-Length {value[:80]!r}")
+    return int(length)
+
+
+class Wire:
+    """A connection that requests are written to and answers are read from, in the same order.
+
+    Raises NotHttp and OSError. After either, or a body that was not read to its end, it is of no more use.
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._ahead = b""
+        self._left: int | None = 0
+        self._in_chunk = 0
+        self._chunked = False
+        self._keeps_alive = True
+
+    def ask(self, requests: bytes) -> None:
+        """Write one request, or several."""
+        self._socket.sendall(requests)
+
+    def head(self) -> Head:
+        """Read the next answer's head; interim answers are passed over."""
+        while True:
+            head = parse_head(self._head_bytes())
+            if head.status not in _INTERIM:
+                break
+        self._keeps_alive = head.keeps_alive
+        self._left, self._in_chunk = head.length, 0
+        self._chunked = self._left is None and head.chunked
+        return head
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the beginning of `buffer` with the body; 0 at its end, or when the connection ended too early."""
+        if self._chunked:
+            return self._read_chunked(buffer)
+        if self._left is None:
+            return self._receive(buffer)
+        count = self._receive(buffer[: self._left]) if self._left else 0
+        self._left -= count
+        return count
+
+    @property
+    def left(self) -> int | None:
+        """How many bytes of the body are still to come, when that is known."""
+        return None if self._chunked else self._left
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the body was read to its end and another answer may follow."""
+        return self._keeps_alive and self._left == 0 and not self._chunked
+
+    def wake(self) -> None:
+        """Make whoever reads or writes here, in another thread, fail at once."""
+        socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def _read_chunked(self, buffer: memoryview) -> int:
+        if self._in_chunk == 0:
+            match = _CHUNK_SIZE.match(self._line())
+            if not match:
+                raise NotHttp("it has a chunk without a size")
+            self._in_chunk = int(match[1], 16)
+            if self._in_chunk == 0:
+                while self._line() not in (b"\r\n", b"\n"):
+                    """Trailers say nothing to us."""
+                self._chunked, self._left = False, 0
+                return 0
+        count = self._receive(buffer[: self._in_chunk])
+        self._in_chunk -= count
+        if self._in_chunk == 0 and self._line() not in (b"\r\n", b"\n"):
+            raise NotHttp("it has a chunk that is longer than its size")
+        if count == 0:
+            raise NotHttp("it ended in the middle of a chunk")
+        return count
+
+    def _receive(self, buffer: memoryview) -> int:
+        if not buffer:
+            return 0
+        if self._ahead:
+            count = min(len(buffer), len(self._ahead))
+            buffer[:count] = self._ahead[:count]
+            self._ahead = self._ahead[count:]
+            return count
+        return self._socket.recv_into(buffer)
+
+    def _head_bytes(self) -> bytes:
+        return self._until(re.compile(rb"\r?\n\r?\n"))
+
+    def _line(self) -> bytes:
+        return self._until(re.compile(rb"\n")) + b"\n"
+
+    def _until(self, end: re.Pattern[bytes]) -> bytes:
+        """What comes before `end`, which is taken away too."""
+        while not (found := end.search(self._ahead)):
+            if len(self._ahead) > HEAD_BYTES:
+                raise NotHttp(f"it has a head of more than {HEAD_BYTES} bytes")
+            more = self._socket.recv(HEAD_BYTES)
+            if not more:
+                raise ConnectionResetError(0, "the server closed the connection")
+            self._ahead += more
+        before, self._ahead = self._ahead[: found.start()], self._ahead[found.end() :]
+        return before

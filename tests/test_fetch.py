@@ -1,0 +1,371 @@
+"""Fetching: whatever the sources do, the store gets the right bytes or none, and somebody says why."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrortools import fetch as module
+from mirrortools.errors import (
+    AccessDenied,
+    IntegrityError,
+    MirrorError,
+    NoSpace,
+    RateLimited,
+    SourceMissing,
+    SourceUnavailable,
+    StoreError,
+)
+from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.model import Blob
+from mirrortools.store import Store, hash_file
+from tests.delivery import noise, sha256_blob
+from tests.fakes import Clock, FakeSource, Faults
+from tests.strategies import trials
+
+SEGMENT = 64
+
+
+def desk_for(root: Path, sources: Sequence[FakeSource], workers: int = 3) -> Desk:
+    """A desk with small segments and a clock that does not make anybody wait."""
+    clock, state = Clock(), root / "state"
+    return Desk(
+        Store(root), state / "partial", state / "quarantine", tuple(sources), workers, SEGMENT, clock, clock.wait
+    )
+
+
+def bring(desk: Desk, *contents: bytes, progress: Progress | None = None) -> None:
+    """Fetch blobs under the names f0, f1 and so on."""
+    fetch({sha256_blob(content): f"f{i}" for i, content in enumerate(contents)}, desk, progress or Progress())
+
+
+def stored(desk: Desk, content: bytes) -> bytes | None:
+    """What the store has under the name of `content`."""
+    path = desk.store.path(sha256_blob(content))
+    return path.read_bytes() if path.exists() else None
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def faults() -> st.SearchStrategy[Faults]:
+    """Any mix of faults."""
+    passing = st.sampled_from([SourceUnavailable("down"), RateLimited("slow down", 3.0)])
+    return st.builds(
+        Faults,
+        wrong=st.booleans(),
+        cut_after=st.none() | st.integers(0, 400),
+        at_most=st.sampled_from([1 << 30, 100, 7]),
+        missing=st.booleans(),
+        rangeless=st.booleans(),
+        misplaced=st.booleans(),
+        refusals=st.lists(passing, max_size=2).map(tuple),
+    )
+
+
+@given(
+    st.lists(st.integers(0, 1500), min_size=1, max_size=4, unique=True),
+    st.lists(faults(), min_size=1, max_size=3),
+    st.integers(1, 4),
+)
+@trials(150)
+def test_the_store_gets_right_bytes_or_none(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], chosen: list[Faults], workers: int
+) -> None:
+    """With one honest source among any others all comes; without one nothing wrong does; bytes are counted."""
+    contents = [noise(size, seed=size) for size in sizes]
+    sources = [FakeSource(f"s{i}", contents, fault) for i, fault in enumerate(chosen)]
+    desk = desk_for(tmp_path_factory.mktemp("fetch"), sources, workers)
+    progress, before = Progress(), descriptors()
+    try:
+        bring(desk, *contents, progress=progress)
+        failed = False
+    except MirrorError:
+        failed = True
+
+    assert not (failed and any(fault.honest for fault in chosen))
+    for content in contents:
+        assert stored(desk, content) in ((None, content) if failed else (content,))
+    assert progress.fetched_bytes == sum(source.sent_bytes for source in sources)
+    assert descriptors() == before
+    assert [source.open_readers for source in sources] == [0] * len(sources)
+
+
+def test_everything_comes_in_one_request_per_span(tmp_path: Path) -> None:
+    """Sixteen segments are one request; nothing is left in partial."""
+    content = noise(SEGMENT * 40 + 5)
+    source = FakeSource("s", [content])
+    desk = desk_for(tmp_path, [source])
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+    assert sorted(source.asked)[1][1:] == (16 * SEGMENT, 32 * SEGMENT)
+    assert len(source.asked) == 3
+    assert list(desk.partial.iterdir()) == []
+    assert desk.store.path(sha256_blob(content)).stat().st_mode & 0o777 == 0o444
+
+
+def test_a_liar_is_found_out_though_another_source_gave_most(tmp_path: Path) -> None:
+    """Bytes of two sources are mixed and wrong: each is then asked alone, until one is right."""
+    content = noise(SEGMENT * 24)
+    liar = FakeSource("liar", [content], Faults(wrong=True, cut_after=SEGMENT * 15))
+    honest = FakeSource("honest", [content])
+    desk = desk_for(tmp_path, [liar, honest], workers=1)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+    assert hash_file(desk.quarantine / sha256_blob(content).digest, "sha256") != sha256_blob(content).digest
+
+
+def test_a_source_that_is_asked_alone_and_fails_gives_way(tmp_path: Path) -> None:
+    """After a mixture that was wrong, the first source breaks off for ever; the second one is tried."""
+    content = noise(SEGMENT * 20)
+    broken = FakeSource("broken", [content], Faults(wrong=True, cut_after=SEGMENT + 1, rangeless=True))
+    honest = FakeSource("honest", [content])
+    desk = desk_for(tmp_path, [broken, honest])
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+
+
+def test_an_error_of_wrong_bytes_says_file_expected_got_source_and_where_they_are(tmp_path: Path) -> None:
+    """Nothing of it is left in partial: the copy in quarantine is the only one."""
+    content = noise(300)
+    wrong = content[:150] + bytes([content[150] ^ 0xFF]) + content[151:]
+    desk = desk_for(tmp_path, [FakeSource("https://a.example/m", [content], Faults(wrong=True))])
+    with pytest.raises(IntegrityError) as caught:
+        bring(desk, content)
+
+    for said in ("f0", sha256_blob(content).digest, sha256_blob(wrong).digest, "https://a.example/m", "quarantine"):
+        assert said in str(caught.value)
+    assert list(desk.partial.iterdir()) == []
+    assert (desk.quarantine / sha256_blob(content).digest).read_bytes() == wrong
+
+
+def test_a_pointer_that_says_empty_and_is_not_ends(tmp_path: Path) -> None:
+    """A hostile pointer of size 0 needs no byte from anybody and must not be tried for ever."""
+    lie = Blob("sha256", "0" * 64, 0)
+    desk = desk_for(tmp_path, [FakeSource("s", [])])
+    with pytest.raises(IntegrityError, match="its pointer says that it is empty"):
+        fetch({lie: "f"}, desk, Progress())
+
+    assert not desk.store.has(lie)
+
+
+def test_an_empty_file_needs_no_source(tmp_path: Path) -> None:
+    """The empty blob is made here."""
+    source = FakeSource("s", [])
+    desk = desk_for(tmp_path, [source])
+    bring(desk, b"")
+
+    assert stored(desk, b"") == b""
+    assert source.asked == []
+
+
+def test_two_sizes_of_one_digest_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """A pointer with a wrong size fails on its own; the blob of the right size is whole."""
+    content = noise(SEGMENT * 40)
+    right = sha256_blob(content)
+    desk = desk_for(tmp_path, [FakeSource("s", [content])], workers=4)
+    with pytest.raises(MirrorError):
+        fetch({Blob("sha256", right.digest, 700): "lie", right: "right"}, desk, Progress())
+
+    assert stored(desk, content) == content
+
+
+def test_a_source_that_is_down_for_one_blob_is_not_tried_for_a_thousand(tmp_path: Path) -> None:
+    """After three blobs in a row that no source gave, a run ends and says why."""
+    contents = [noise(10, seed) for seed in range(200)]
+    down = FakeSource("s", [], Faults(refusals=(SourceUnavailable("s: refused"),) * 5000))
+    desk = desk_for(tmp_path, [down], workers=1)
+    with pytest.raises(SourceUnavailable, match="s: refused"):
+        bring(desk, *contents)
+
+    assert len(down.asked) <= 4 * (module.GIVE_UP_AFTER + 2)
+
+
+def test_the_spans_of_a_blob_that_failed_are_not_asked_for(tmp_path: Path) -> None:
+    """One span is enough to know that a blob is missing."""
+    content = noise(SEGMENT * 16 * 50)
+    source = FakeSource("s", [content], Faults(missing=True))
+    with pytest.raises(SourceMissing):
+        bring(desk_for(tmp_path, [source], workers=1), content)
+
+    assert len(source.asked) <= 3
+
+
+def test_a_blob_that_is_missing_does_not_hold_the_others(tmp_path: Path) -> None:
+    """What can be had is stored, and the error is told afterwards."""
+    contents = [noise(100, seed) for seed in range(20)]
+    desk = desk_for(tmp_path, [FakeSource("s", contents[1:])])
+    with pytest.raises(SourceMissing):
+        bring(desk, *contents)
+
+    assert [stored(desk, content) for content in contents[1:]] == contents[1:]
+
+
+def test_a_pause_that_a_source_asks_for_is_kept_by_all_workers(tmp_path: Path) -> None:
+    """After a 429 nobody asks before the time has passed, although there is much to ask for."""
+    contents = [noise(SEGMENT * 16 * 4, seed) for seed in range(4)]
+    clock, asked_at = Clock(), list[float]()
+
+    class Limited(FakeSource):
+        def open(self, blob: Blob, start: int, stop: int):  # type: ignore[no-untyped-def]
+            asked_at.append(clock.now)
+            return super().open(blob, start, stop)
+
+    source = Limited("s", contents, Faults(refusals=(RateLimited("s: 429", 60.0),)))
+    desk = replace(desk_for(tmp_path, [source], workers=1), clock=clock, wait=clock.wait)
+    bring(desk, *contents)
+
+    assert [stored(desk, content) for content in contents] == contents
+    assert not [moment for moment in asked_at if 1000.0 < moment < 1060.0]
+
+
+def test_a_pause_that_is_too_long_ends_the_run_at_once(tmp_path: Path) -> None:
+    """A source that wants to be left alone for an hour is asked once, not once for each blob."""
+    contents = [noise(10, seed) for seed in range(50)]
+    source = FakeSource("s", contents, Faults(refusals=(RateLimited("s: 429", 3600.0),) * 100))
+    with pytest.raises(RateLimited) as caught:
+        bring(desk_for(tmp_path, [source], workers=1), *contents)
+
+    assert caught.value.retry_after_s > 3000
+    assert len(source.asked) == 1
+
+
+def test_a_source_that_cuts_every_answer_gets_there_as_long_as_segments_arrive(tmp_path: Path) -> None:
+    """Rounds that bring something do not count as failed ones."""
+    content = noise(SEGMENT * 64)
+    source = FakeSource("s", [content], Faults(cut_after=SEGMENT + SEGMENT // 2))
+    desk = desk_for(tmp_path, [source], workers=1)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+
+
+def test_a_source_without_ranges_is_read_through_once(tmp_path: Path) -> None:
+    """One worker reads it from the beginning; the others find their segments done."""
+    content = noise(SEGMENT * 16 * 10)
+    source = FakeSource("s", [content], Faults(rangeless=True))
+    desk = desk_for(tmp_path, [source], workers=4)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+    assert source.sent_bytes <= len(content) + SEGMENT * 16 * 4
+
+
+def test_no_access_is_not_asked_for_again(tmp_path: Path) -> None:
+    """A denial for one blob ends the run: it would meet all of them."""
+    contents = [noise(10, seed) for seed in range(50)]
+    source = FakeSource("s", contents, Faults(refusals=(AccessDenied("s: HTTP 401"),) * 100))
+    with pytest.raises(AccessDenied):
+        bring(desk_for(tmp_path, [source], workers=1), *contents)
+
+    assert len(source.asked) <= 3
+
+
+def test_another_process_that_fetches_the_same_blob_is_waited_for(tmp_path: Path) -> None:
+    """Two jobs share weights: the second neither writes into the first one's file nor fetches anything."""
+    content = noise(500)
+    source = FakeSource("s", [content])
+    desk = desk_for(tmp_path, [source])
+    desk.partial.mkdir(parents=True)
+    part = desk.partial / f"{sha256_blob(content).digest}.part"
+    other = os.open(part, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    waited: list[float] = []
+
+    def wait(_event: threading.Event, seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:  # the other one is done: its file is in the store now
+            os.write(other, content)
+            desk.store.adopt(part, sha256_blob(content))
+            os.close(other)
+
+    bring(replace(desk, wait=wait), content)
+
+    assert stored(desk, content) == content
+    assert source.asked == []
+    assert list(desk.partial.iterdir()) == []
+
+
+def test_a_blob_that_another_process_gave_up_is_taken_over(tmp_path: Path) -> None:
+    """When the other one ends without the blob, it is fetched here."""
+    content = noise(500)
+    desk = desk_for(tmp_path, [FakeSource("s", [content])])
+    desk.partial.mkdir(parents=True)
+    other = os.open(desk.partial / f"{sha256_blob(content).digest}.part", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    bring(replace(desk, wait=lambda _event, _s: os.close(other)), content)
+
+    assert stored(desk, content) == content
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_ends_the_workers_and_keeps_what_came(tmp_path: Path, kind: type[BaseException]) -> None:
+    """Ctrl-C or SIGTERM in the middle: no thread and no file is left open, and finished segments stay."""
+    content = noise(SEGMENT * 16 * 20)
+    gate = threading.Event()
+    source = FakeSource("s", [content], wait_before_bytes=gate)
+    desk = desk_for(tmp_path, [source], workers=3)
+    before = descriptors()
+
+    def interrupt(_event: threading.Event, _seconds: float) -> None:
+        raise kind
+
+    # Another blob is in somebody else's hands, so that the coordinator looks around while workers wait for bytes.
+    busy = noise(10)
+    desk.partial.mkdir(parents=True)
+    other = os.open(desk.partial / f"{sha256_blob(busy).digest}.part", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "wait", lambda *_words: interrupt(gate, 0))
+        with pytest.raises(kind):
+            bring(desk, busy, content)
+    os.close(other)
+
+    assert source.broken_off.is_set()
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("fetch")] == []
+    assert descriptors() == before
+    assert (desk.partial / f"{sha256_blob(content).digest}.part").exists()
+    assert not desk.store.has(sha256_blob(content))
+
+
+def test_a_blob_that_fits_on_no_disk_leaves_no_file_open(tmp_path: Path) -> None:
+    """When a partial file cannot be made large enough, that is told and the rest is not tried."""
+    huge, small = Blob("sha256", "1" * 64, 1 << 62), noise(100)
+    source = FakeSource("s", [small])
+    before = descriptors()
+    with pytest.raises((NoSpace, StoreError), match="partial"):
+        fetch({huge: "huge", sha256_blob(small): "small"}, desk_for(tmp_path, [source]), Progress())
+
+    assert descriptors() == before
+    assert source.asked == []
+
+
+def test_a_partial_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    """A file where the folder must be: StoreError with the path."""
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(StoreError, match="state"):
+        bring(desk_for(tmp_path, [FakeSource("s", [b"x"])]), b"x")
+
+
+def test_progress_is_reported_from_all_threads_without_a_loss(tmp_path: Path) -> None:
+    """The sum of what is reported is what came."""
+    contents = [noise(2000, seed) for seed in range(8)]
+    reported: list[int] = []
+    progress = Progress(reported.append)
+    bring(desk_for(tmp_path, [FakeSource("s", contents, Faults(at_most=7))], 8), *contents, progress=progress)
+
+    assert sum(reported) == progress.fetched_bytes == 16000
+    assert progress.from_source == {"s": 16000}
