@@ -88,6 +88,19 @@ def move_file(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def move_files(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Rename files whose content is already durable to their final names, durable together."""
+    folders = sorted({target.parent for _, target in moves})
+    for folder in folders:
+        if len(folders) > _MANY:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            make_folder(folder)
+    for source, target in moves:
+        source.replace(target)
+    sync_contents(folders)
+
+
 def point_link(link: Path, target: str) -> None:
     """Make `link` a symlink to `target`, replacing another one atomically and durably."""
     beside = link.with_name(f".{link.name}.{os.getpid()}.new")
@@ -98,9 +111,13 @@ def point_link(link: Path, target: str) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make every name durable at and below `folder`, deepest first (fsync(2) on each directory)."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        sync_folder(Path(path))
+    """Make everything at and below `folder` durable: files, then the folders with their names, deepest first."""
+    paths: list[Path] = []
+    for top, _, names in os.walk(folder, topdown=False):
+        files = (Path(top) / name for name in names)
+        paths += [file for file in files if not file.is_symlink()]
+        paths.append(Path(top))
+    sync_contents(paths)
 
 
 def move_folder(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
-from mirrortools.files import make_folder, sync_contents, sync_folder
+from mirrortools.files import make_folder, move_files, sync_contents, sync_folder
 from mirrortools.model import Blob
 
 CHUNK_BYTES = 1 << 20
@@ -61,15 +61,11 @@ class Store:
 
         Raises StoreError, NoSpace.
         """
-        folders = {self.path(blob).parent for _, blob in written}
         try:
-            sync_contents([path for path, _ in written])
-            for folder in folders:
-                make_folder(folder)
-            for path, blob in written:
+            for path, _ in written:
                 path.chmod(0o444)
-                path.replace(self.path(blob))
-            sync_contents(list(folders))
+            sync_contents([path for path, _ in written])
+            move_files([(path, self.path(blob)) for path, blob in written])
         except OSError as error:
             raise write_error(self.public, error) from error
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
@@ -262,12 +261,10 @@ def _write_answers(stage: Path, manifest: Manifest) -> None:
 
 
 def _write_new(path: Path, document: Any) -> None:
-    """Write a file of a staged folder, whose names are made durable all at once when it moves."""
+    """Write a file of a staged folder, which is made durable as a whole when it moves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         file.write(_json(document))
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:
