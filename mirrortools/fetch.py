@@ -281,7 +281,7 @@ class _BlobJob:
             alone = self._alone
             errors = self._ask_in_turn(span)
             still_lacking = self.partial.lacks(span)
-            fruitless = 0 if len(still_lacking) < len(lacking) else fruitless + 1
+            fruitless = fruitless + 1 if errors and len(still_lacking) == len(lacking) else 0
             lacking = still_lacking
             pause_s = _pause_s(errors, fruitless) if lacking else 0.0
             if pause_s is not None:
@@ -351,20 +351,33 @@ class _BlobJob:
         return True
 
     def _copy(self, source: ByteSource, reader: Reader, stop: int) -> None:
-        """Write what comes, segment by segment; a segment counts when its last byte is written."""
+        """Read up to `stop`, segment by segment; those that are done, or that another worker has, are passed over."""
         buffer = memoryview(bytearray(_BUFFER_BYTES))
         offset = reader.start
         while offset < stop:
             index = self.partial.segments.index(offset)
             end = self.partial.segments.bounds(index)[1]
-            digest = xxhash.xxh3_128()
-            while offset < end:
-                count = self._receive(source, reader, buffer[: end - offset])
-                digest.update(buffer[:count])
-                self.partial.write(offset, buffer[:count])
-                offset += count
-            self.partial.finish_segment(index, digest.hexdigest())
-            self.partial.advance()
+            if self.partial.claim(index):
+                try:
+                    self._copy_segment(source, reader, index, buffer)
+                finally:
+                    self.partial.release(index)
+                self.partial.advance()
+            else:
+                while offset < end:
+                    offset += self._receive(source, reader, buffer[: end - offset])
+            offset = end
+
+    def _copy_segment(self, source: ByteSource, reader: Reader, index: int, buffer: memoryview) -> None:
+        """Write one segment; it counts when its last byte is written."""
+        offset, end = self.partial.segments.bounds(index)
+        digest = xxhash.xxh3_128()
+        while offset < end:
+            count = self._receive(source, reader, buffer[: end - offset])
+            digest.update(buffer[:count])
+            self.partial.write(offset, buffer[:count])
+            offset += count
+        self.partial.finish_segment(index, digest.hexdigest())
 
     def _receive(self, source: ByteSource, reader: Reader, buffer: memoryview) -> int:
         if self._sources.stopped.is_set():
@@ -418,6 +431,8 @@ def _pause_s(errors: list[UpstreamError], fruitless: int) -> float | None:
 
     `fruitless` is how many rounds in succession have brought nothing.
     """
+    if not errors:
+        return _POLL_S  # another worker is at the rest of it
     passing = [error for error in errors if isinstance(error, SourceUnavailable | RateLimited)]
     if not passing or fruitless >= ROUNDS:
         return None

@@ -36,8 +36,9 @@ class Partial:
     It belongs to one process at a time. Raises BlockingIOError while another has it: two would write into the file
     that one of them has verified. A blob of one segment has no journal: there is nothing to go on from.
 
-    Several workers write different segments at the same time. `advance` hashes what is contiguous from the
-    start, so that the SHA-256 is nearly ready when the last segment lands.
+    Several workers write different segments at the same time, each after a `claim`: a segment that is done may have
+    been hashed, and must not be written again. `advance` hashes what is contiguous from the start, so that the SHA-256
+    is nearly ready when the last segment lands.
     """
 
     def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -47,6 +48,7 @@ class Partial:
         self.journal = folder / f"{blob.digest}.journal"
         self.done: dict[int, str] = {}
         self.resumed_bytes = 0
+        self._claimed: set[int] = set()
         self._sha256 = hashlib.sha256()
         self._hashed = 0
         self._lock = threading.Lock()
@@ -129,8 +131,21 @@ class Partial:
         """The segments of a span that are still to be fetched."""
         return [index for index in range(span.first, span.stop) if index not in self.done]
 
+    def claim(self, index: int) -> bool:
+        """Take a segment to write it, until `finish_segment` or `release`; False when it is done or taken."""
+        with self._lock:
+            free = index not in self.done and index not in self._claimed
+            if free:
+                self._claimed.add(index)
+            return free
+
+    def release(self, index: int) -> None:
+        """Let others take a segment that was claimed and perhaps not finished."""
+        with self._lock:
+            self._claimed.discard(index)
+
     def write(self, offset: int, data: memoryview) -> None:
-        """Put bytes in their place; they count only after `finish_segment`."""
+        """Put bytes of a claimed segment in their place; they count only after `finish_segment`."""
         while data:
             count = os.pwrite(self._file, data, offset)
             data, offset = data[count:], offset + count

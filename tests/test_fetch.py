@@ -138,6 +138,17 @@ def test_a_source_that_is_asked_alone_and_fails_gives_way(tmp_path: Path) -> Non
     assert stored(desk, content) == content
 
 
+def test_what_was_hashed_is_not_written_again(tmp_path: Path) -> None:
+    """A liar that cannot seek sends the whole blob over segments that another source gave and that are hashed."""
+    content = noise(SEGMENT * 3 + 1)
+    brief = FakeSource("brief", [content], Faults(cut_after=SEGMENT * 2))
+    liar = FakeSource("liar", [content], Faults(wrong=True, rangeless=True))
+    desk = desk_for(tmp_path, [brief, liar], workers=1)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+
+
 def test_an_error_of_wrong_bytes_says_file_expected_got_source_and_where_they_are(tmp_path: Path) -> None:
     """Nothing of it is left in partial: the copy in quarantine is the only one."""
     content = noise(300)
