@@ -1,0 +1,125 @@
+"""Rounds of a work: each competitor once, one after the other, then all again, because a machine's mood changes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.case import Case, Competitor, DidNotRun, WrongBytes
+from bench.content import MIB
+from bench.measure import measure
+from bench.site import Site, Spent
+from bench.works import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run. `sync_s` is what `sync -f` took after it; `server_cpu_s` and `requests` are nginx's."""
+
+    wall_s: float
+    sync_s: float
+    cpu_s: float
+    peak_bytes: int
+    tree_bytes: int
+    server_cpu_s: float
+    requests: int
+    engine_s: float | None = None
+
+    @property
+    def durable_s(self) -> float:
+        return self.wall_s + self.sync_s
+
+
+@dataclass(slots=True)
+class Entry:
+    """What became of one competitor in a work: a sample for each round, or why there is none."""
+
+    competitor: Competitor
+    samples: list[Sample] = field(default_factory=list)
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How a work is run: where the targets are made, how often, and whom to tell."""
+
+    folder: Path
+    count: int
+    tell: Callable[[str], None]
+
+    def run(self, work: Work, site: Site) -> list[Entry]:
+        """All rounds of a work."""
+        case = self._case(work, site)
+        entries = [Entry(competitor) for competitor in work.competitors]
+        for number in range(self.count):
+            for entry in entries:
+                if not entry.problem and number < work.most_rounds.get(entry.competitor.name, self.count):
+                    self._run_one(entry, case, site)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return entries
+
+    def _case(self, work: Work, site: Site) -> Case:
+        if work.copies:
+            return site.many(work.road, site.publish_copies(work.content, work.copies))
+        site.publish(work.content)
+        return site.case(work.road, work.content)
+
+    def _run_one(self, entry: Entry, case: Case, site: Site) -> None:
+        competitor = entry.competitor
+        folder = self.folder / competitor.name
+        if not competitor.keeps:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            sample = self._sample(competitor, case, folder, site)
+        except (DidNotRun, WrongBytes) as error:
+            entry.problem = str(error)
+            self.tell(f"    {competitor.name:16} {error}")
+            return
+        finally:
+            if not competitor.keeps:
+                shutil.rmtree(folder, ignore_errors=True)
+        entry.samples.append(sample)
+        self.tell(f"    {competitor.name:16} {sample.wall_s:8.2f} s {sample.peak_bytes / MIB:8.0f} MiB")
+
+    def _sample(self, competitor: Competitor, case: Case, folder: Path, site: Site) -> Sample:
+        with competitor.ready(case, folder) as step:
+            touch_memory(folder, case.total_bytes)
+            site.warm(case)
+            _flush(folder)
+            before = site.spent()
+            usage = measure(step, folder)
+            sync_s = 0.0 if competitor.durable else _flush(folder)
+            spent: Spent = site.spent() - before
+            competitor.check(case, folder, usage.stdout)
+        return Sample(
+            wall_s=usage.wall_s,
+            sync_s=sync_s,
+            cpu_s=usage.cpu_s,
+            peak_bytes=usage.peak_bytes,
+            tree_bytes=usage.tree_bytes,
+            server_cpu_s=spent.cpu_s,
+            requests=spent.requests,
+            engine_s=competitor.engine_s(usage.stdout),
+        )
+
+
+def touch_memory(folder: Path, size_bytes: int) -> None:
+    """Write and delete so much, twice over, so that the host has given us the memory before the clock runs."""
+    piece = bytes(8 * MIB)
+    path = folder / "touched"
+    with path.open("wb", buffering=0) as file:
+        for _ in range(2 * size_bytes // len(piece)):
+            file.write(piece)
+    path.unlink()
+
+
+def _flush(folder: Path) -> float:
+    """Write everything in the folder's file system to the disk; the seconds that it took."""
+    started_s = time.monotonic()
+    subprocess.run(["sync", "-f", folder], check=True)
+    return time.monotonic() - started_s
