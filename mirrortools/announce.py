@@ -14,16 +14,24 @@ from mirrortools import __version__
 from mirrortools.config import Config
 from mirrortools.files import make_folder, write_file, write_json
 from mirrortools.state import State
+from mirrortools.store import write_error
 
 
 def announce(config: Config, state: State, refs: Mapping[str, Mapping[str, str]], now: float) -> None:
-    """Write the public files anew. `refs` has what is served: repository → full ref name → commit."""
+    """Write the public files anew. `refs` has what is served: repository → full ref name → commit.
+
+    Raises StoreError, NoSpace.
+    """
     folder = config.root / "public" / ".mirror"
-    make_folder(folder / "trace")
-    write_json(folder / "status.json", {"now": now, "repositories": list(_repositories(state, refs))})
     edges = {name: edge.http for name, edge in sorted(config.edges.items()) if edge.http}
-    write_json(folder / "edges.json", {"edges": edges})
-    write_file(folder / "trace" / platform.node(), trace(len(refs), now).encode())
+    status = {"now": now, "repositories": list(_repositories(state, refs))}
+    try:
+        make_folder(folder / "trace")
+        write_json(folder / "status.json", status)
+        write_json(folder / "edges.json", {"edges": edges})
+        write_file(trace_file(config.root), trace(len(refs), now).encode())
+    except OSError as error:
+        raise write_error(folder, error) from error
 
 
 def _repositories(state: State, refs: Mapping[str, Mapping[str, str]]) -> Iterable[dict[str, object]]:
@@ -52,4 +60,4 @@ def trace(repositories: int, now: float) -> str:
 
 def trace_file(root: Path) -> Path:
     """Where this host's trace lies."""
-    return root / "public" / ".mirror" / "trace" / platform.node()
+    return root / "public" / ".mirror" / "trace" / (platform.node() or "localhost")

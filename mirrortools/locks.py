@@ -7,7 +7,6 @@ receiver runs this module on edges.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
@@ -15,11 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from mirrortools.errors import Locked
+from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.files import make_folder
 from mirrortools.model import RepoId, quote_ref
 
 T = TypeVar("T")
+_LOOKS = 40
+_LOOK_S = 0.05
 
 
 class RepositoryLock:
@@ -31,19 +32,39 @@ class RepositoryLock:
     def __init__(self, root: Path, repo: RepoId, owner: str) -> None:
         self.repo = repo
         path = _path(root, repo)
-        make_folder(path.parent)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._file = os.fdopen(os.open(path, flags, 0o644), "r+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = self._file.read(500).strip() or "another process"
+            make_folder(path.parent)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(path, flags, 0o644), "r+")
+            self._lock(owner)
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror}; may the user who runs mirrortool write there?") from error
+
+    def _lock(self, owner: str) -> None:
+        try:
+            self._wait_for_its_turn()
+            self._file.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
+            self._file.write(f"{owner} (process {os.getpid()}, since {since})\n")
+            self._file.flush()
+        except BaseException:
             self._file.close()
-            raise Locked(f"{repo}: {owner} works on it") from error
-        self._file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime())
-        self._file.write(f"{owner} (process {os.getpid()}, since {since})\n")
-        self._file.flush()
+            raise
+
+    def _wait_for_its_turn(self) -> None:
+        """Take the lock. One without a name in it is only being looked at (`owner_of`), or was just taken."""
+        for _ in range(_LOOKS):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.seek(0)
+                if owner := self._file.read(500).strip():
+                    raise Locked(f"{self.repo}: {owner} works on it") from None
+                time.sleep(_LOOK_S)
+            else:
+                self._file.seek(0)
+                return
+        raise Locked(f"{self.repo}: another process works on it")
 
     def close(self) -> None:
         """Let the next one in."""
@@ -63,33 +84,45 @@ def owner_of(root: Path, repo: RepoId) -> str | None:
     return None
 
 
-def in_turn(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T:
-    """Do `act` under the lock, and once more whenever somebody came by meanwhile; give the last result.
+def in_turn(root: Path, repo: RepoId, owner: str, act: Callable[[], T], act_again: Callable[[], T]) -> T:
+    """Do `act` under the lock, and `act_again` whenever somebody came by meanwhile; give or raise the last result.
 
     Whoever finds the repository taken raises Locked after leaving a note, and its wish is not lost: the owner
-    acts once more. The note is written before the lock is tried and looked for after the lock is let go, so
-    that none falls between.
+    acts once more, also when it has failed. The note is written before the lock is tried and looked for after the
+    lock is let go, so that none falls between.
     """
     note = _path(root, repo).with_suffix(".again")
-    make_folder(note.parent)
-    note.touch()
+    _leave(note)
     try:
-        result = _act_once(root, repo, owner, act)
+        result = _attempt(root, repo, owner, act)
     except Locked as error:
         raise Locked(f"{error}; it will run once more when it has ended") from error
     while note.exists():
-        with contextlib.suppress(Locked):
-            result = _act_once(root, repo, owner, act)
-            continue
-        break
+        try:
+            result = _attempt(root, repo, owner, act_again)
+        except Locked:
+            break  # whoever has it now saw the note
+    if isinstance(result, MirrorError):
+        raise result
     return result
 
 
-def _act_once(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T:
+def _leave(note: Path) -> None:
+    try:
+        make_folder(note.parent)
+        note.touch()
+    except OSError as error:
+        raise StoreError(f"{note}: {error.strerror}; may the user who runs mirrortool write there?") from error
+
+
+def _attempt(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T | MirrorError:
+    """Act under the lock; what went wrong is the result. Raises Locked when the lock is taken."""
     lock = RepositoryLock(root, repo, owner)
     try:
         _path(root, repo).with_suffix(".again").unlink(missing_ok=True)
         return act()
+    except MirrorError as error:
+        return error
     finally:
         lock.close()
 

@@ -335,7 +335,8 @@ def check_full_ref(name: str) -> None:
         or ".." in name
         or "@{" in name
         or name.endswith(".")
-        or len(name.encode()) > 200
+        or any(unicodedata.category(c) == "Cs" for c in name)
+        or len(quote_ref(name)) > 230  # it becomes the name of a file
     )
     if bad:
         raise HostileTree(f"refused ref name {name!r}")

@@ -21,8 +21,7 @@ def adopt_plain(blobs: Sequence[Blob], mirror: GitMirror, store: Store, stage: P
     try:
         make_folder(stage)
         for group in _groups(blobs):
-            written = _write(group, mirror, stage)
-            store.adopt_all(written)
+            _adopt(group, mirror, store, stage)
     except OSError as error:
         raise write_error(stage, error) from error
 
@@ -40,16 +39,27 @@ def _groups(blobs: Sequence[Blob]) -> list[list[Blob]]:
     return groups
 
 
-def _write(group: Sequence[Blob], mirror: GitMirror, stage: Path) -> list[tuple[Path, Blob]]:
+def _adopt(group: Sequence[Blob], mirror: GitMirror, store: Store, stage: Path) -> None:
     written = [(stage / f"git-{blob.digest}.{os.getpid()}", blob) for blob in group]
-    if len(group) == 1:
-        mirror.write_blob(group[0].digest, written[0][0])
+    try:
+        _write(written, mirror)
+        store.adopt_all(written)
+    finally:
+        for path, _ in written:  # what is left after a failure would fill the disk
+            path.unlink(missing_ok=True)
+
+
+def _write(written: Sequence[tuple[Path, Blob]], mirror: GitMirror) -> None:
+    """Write each blob to its path. Raises IntegrityError when git gives other content."""
+    if len(written) == 1:
+        mirror.write_blob(written[0][1].digest, written[0][0])
     else:
-        contents = dict(mirror.contents([blob.digest for blob in group]))
+        contents = dict(mirror.contents([blob.digest for _, blob in written]))
         for path, blob in written:
             path.write_bytes(contents[blob.digest])
     for path, blob in written:
         got = hash_file(path, blob.algorithm)
         if got != blob.digest:
-            raise IntegrityError(f"{mirror.folder}: git object {blob.digest} has content {got}; remove the folder")
-    return written
+            raise IntegrityError(
+                f"{mirror.folder}: git object {blob.digest} has content {got}; remove that folder and sync again"
+            )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mirrortools.config import RepositoryConfig
-from mirrortools.errors import RefMovedBack
+from mirrortools.errors import RefMovedBack, SourceMissing
 from mirrortools.model import Manifest, Publication, RepoId, Revision, short_ref
 from mirrortools.plan import Selection, select_revisions, wants_path
 from mirrortools.tree import Tree
@@ -53,9 +53,11 @@ class Place:
         return select_revisions(self.repo, remote.oids, self.only or self.repository.revisions)
 
     def serves(self, wanted: Selection, remote: RemoteRefs) -> bool:
-        """Whether the tree's refs and commits are those that are wanted."""
+        """Whether the tree's refs and commits are those that are wanted, and git shows the same tags."""
         refs = {name: remote.commit(name) for name in wanted.refs}
-        held = self.tree.refs(self.repo)
+        held, git = self.tree.refs(self.repo), self.tree.git(self.repo)
+        if git is None or not wanted.refs.items() <= git.refs.items():
+            return False
         same = refs.items() <= held.items() if self.only else refs == held
         return same and wanted.commits <= set(self.tree.commits(self.repo))
 
@@ -63,7 +65,7 @@ class Place:
         """Read from the mirror what was brought: a ref may have moved on since it was listed."""
         here = self.mirror.refs()
         oids = {name: here.get(name, oid) for name, oid in wanted.refs.items()}
-        leads_to = self.mirror.commits([*oids.values(), *wanted.commits])
+        leads_to = self._commits(oids, wanted.commits)
         commits = {name: leads_to[oid] for name, oid in oids.items()}
         peeled = {name: commits[name] for name, oid in oids.items() if commits[name] != oid}
         served = frozenset({*commits.values(), *wanted.commits})
@@ -73,6 +75,16 @@ class Place:
             commits = {**self.tree.refs(self.repo), **commits}
             served = frozenset({*served, *commits.values()})
         return Target(self.repo, oids, peeled, default_branch(remote.head, oids), commits, served)
+
+    def _commits(self, oids: Mapping[str, str], commits: frozenset[str]) -> dict[str, str]:
+        found = self.mirror.commits([*oids.values(), *commits])
+        for name, oid in [*oids.items(), *((commit, commit) for commit in commits)]:
+            if oid not in found:
+                raise SourceMissing(
+                    f"{self.repo}: {short_ref(name)} leads to another object ({oid[:12]}) than a commit, so there "
+                    f"is nothing to serve; leave it out of `revisions` in job {self.repository.job}"
+                )
+        return found
 
     def refuse_moved_back(self, target: Target) -> None:
         """Let refs go forward only, unless the job allows otherwise (invariant I11). Raises RefMovedBack."""
@@ -88,8 +100,21 @@ class Place:
                 )
 
     def manifests(self, target: Target) -> dict[str, Manifest]:
-        """The files of each commit to serve, by the repository's include and exclude rules. Raises HostileTree."""
-        return {commit: self._manifest(commit) for commit in sorted(target.served)}
+        """The files of each commit to serve, by the repository's include and exclude rules.
+
+        Raises HostileTree; SourceMissing when the rules leave no file of any.
+        """
+        found = {commit: self._manifest(commit) for commit in sorted(target.served)}
+        if all(manifest.filtered and not manifest.files for manifest in found.values()):
+            raise SourceMissing(
+                f"{self.repo}: `include` and `exclude` in job {self.repository.job} leave no file; there are "
+                f"{self._some_files(min(found))}"
+            )
+        return found
+
+    def _some_files(self, commit: str) -> str:
+        names = [file.name for file in self.mirror.tree(commit)]
+        return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
     def _manifest(self, commit: str) -> Manifest:
         listed = list(self.mirror.tree(commit))

@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from mirrortools.errors import StoreError
+from mirrortools.errors import NoSpace, StoreError
 from mirrortools.files import make_folder
 
 # tunasync's words for the state of a mirror job, so that mirror sites can read ours.
 STATUSES: Final = ("none", "pre-syncing", "syncing", "success", "failed", "paused", "disabled")
 _BUSY_S = 30.0
+_LOOK_S = 0.02
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS repositories (
     repo TEXT PRIMARY KEY, status TEXT NOT NULL DEFAULT 'none', rules TEXT NOT NULL DEFAULT '',
@@ -96,14 +98,33 @@ class State:
     def __init__(self, root: Path) -> None:
         self._path = root / "state" / "state.db"
         self._lock = threading.Lock()
-        make_folder(self._path.parent)
         try:
+            make_folder(self._path.parent)
             self._db = sqlite3.connect(self._path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
-            self._db.row_factory = sqlite3.Row
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.executescript(_SCHEMA)
+        except OSError as error:
+            text = f"{error.filename or root}: {error.strerror}; may the user who runs mirrortool write there?"
+            raise StoreError(text) from error
         except sqlite3.Error as error:
             raise self._error(error) from error
+        self._db.row_factory = sqlite3.Row
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._error(error) from error
+
+    def _prepare(self) -> None:
+        """Make the tables. Turning to WAL does not wait for others by itself, so several new processes take turns."""
+        ends = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                    raise
+                time.sleep(_LOOK_S)
+        self._db.executescript(_SCHEMA)
 
     def close(self) -> None:
         """Close the database."""
@@ -171,5 +192,7 @@ class State:
             except sqlite3.Error as error:
                 raise self._error(error) from error
 
-    def _error(self, error: sqlite3.Error) -> StoreError:
+    def _error(self, error: sqlite3.Error) -> StoreError | NoSpace:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return NoSpace(f"{self._path}: {error}; free some space, then run it again")
         return StoreError(f"{self._path}: {error}; it holds history only: move it away if it is damaged")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space, make_plan
 from mirrortools.publish import GitRefs, Press
-from mirrortools.resolve import Place
+from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
 from mirrortools.store import Store
 from mirrortools.tree import Tree
@@ -124,7 +124,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
             outcomes.append(_sync_and_deliver(repository, Call(origin, wish, watch, pool)))
             watch.ended(outcomes[-1])
     if not wish.dry_run:
-        _announce(origin)
+        outcomes[-1:] = [_announce(origin, outcome) for outcome in outcomes[-1:]]
     return outcomes
 
 
@@ -142,26 +142,85 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig]) -> EdgePool:
     return EdgePool(origin.config.edges, origin.root, [repository.repo for repository in repositories])
 
 
-def _announce(origin: Origin) -> None:
-    refs = {str(repo): origin.tree.refs(repo) for repo in origin.tree.repositories()}
-    announce(origin.config, origin.state, refs, time.time())
+def _announce(origin: Origin, last: Outcome) -> Outcome:
+    """Tell the public what is served; what goes wrong there is told with the last repository."""
+    try:
+        refs = {str(repo): origin.tree.refs(repo) for repo in origin.tree.repositories()}
+        announce(origin.config, origin.state, refs, time.time())
+    except MirrorError as error:
+        return replace(last, error=last.error or error)
+    return last
 
 
 def _sync_and_deliver(repository: RepositoryConfig, call: Call) -> Outcome:
     started_at = time.time()
-    repo, state = repository.repo, call.origin.state
-    try:
-        outcome = in_turn(call.origin.root, repo, "mirrortool sync", lambda: _bring_in(repository, call))
-    except MirrorError as error:
-        outcome = Outcome(repo, error=error)
     if call.wish.dry_run:
-        return outcome
-    if not isinstance(outcome.error, Locked):
-        _note_end(outcome, state)
-        outcome = _deliver(repository, outcome, call)
-    outcome = replace(outcome, duration_s=time.time() - started_at)
-    state.add_run(_history(outcome, started_at))
+        return _foresee(repository, call)
+    outcome = _take_turn(repository, call)
+    try:
+        if not isinstance(outcome.error, Locked):
+            _note_end(outcome, call.origin.state)
+            outcome = _deliver(repository, outcome, call)
+        outcome = replace(outcome, duration_s=time.time() - started_at)
+        call.origin.state.add_run(_history(outcome, started_at))
+    except MirrorError as error:
+        return replace(outcome, error=outcome.error or error)
     return outcome
+
+
+def _take_turn(repository: RepositoryConfig, call: Call) -> Outcome:
+    """Bring a repository in; whoever came by while that was going on wanted all that is configured."""
+    root, repo = call.origin.root, repository.repo
+    all_of_it = replace(call, wish=replace(call.wish, only=None))
+    try:
+        return in_turn(
+            root, repo, "mirrortool sync", lambda: _bring_in(repository, call), lambda: _bring_in(repository, all_of_it)
+        )
+    except MirrorError as error:
+        return Outcome(repo, error=error)
+
+
+def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
+    """What a sync would do. It takes no lock and leaves the state alone, so that it is in nobody's way."""
+    place = call.origin.place(repository, call.wish.only)
+    try:
+        upstream = open_upstream(repository.source, place.repo, place.mirror, call.origin.clients)
+        news = _look(place, upstream, call.origin)
+        if news.target is None:
+            return Outcome(place.repo, publication=news.served)
+        manifests = place.manifests(news.target)
+        plan = make_plan(news.held, manifests.values(), call.origin.store.has)
+        call.watch.planned(place.repo, plan)
+        return Outcome(place.repo, plan=plan, names=_names(manifests))
+    except MirrorError as error:
+        return Outcome(place.repo, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What is served, and what upstream wants served instead: None when that is the same."""
+
+    served: Publication | None
+    target: Target | None
+
+    @property
+    def held(self) -> list[Manifest]:
+        """The manifests of what is served."""
+        return list(self.served.manifests.values()) if self.served else []
+
+
+def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[], None] = lambda: None) -> News:
+    """Ask the source for its refs, and when they tell news, for git's objects; `lacking` is called in between."""
+    remote = patient(upstream.refs)
+    wanted = place.select(remote)
+    served = place.published()
+    if place.serves(wanted, remote) and _is_whole(place, served, origin):
+        return News(served, None)
+    lacking()
+    patient(lambda: upstream.bring(wanted.refs, wanted.commits))
+    target = place.resolve(wanted, remote)
+    place.refuse_moved_back(target)
+    return News(served, target)
 
 
 def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
@@ -170,20 +229,14 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     live = _Live(place.repo, origin, call.watch)
     live.begin()
     upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
-    remote = patient(upstream.refs)
-    wanted = place.select(remote)
-    served = place.published()
-    if place.serves(wanted, remote) and _is_whole(place, served, origin):
-        return Outcome(place.repo, publication=served)
-    live.lacking()
-    patient(lambda: upstream.bring(wanted.refs, wanted.commits))
-    target = place.resolve(wanted, remote)
-    place.refuse_moved_back(target)
+    news = _look(place, upstream, origin, live.lacking)
+    if news.target is None:
+        live.nothing_lacks()
+        return Outcome(place.repo, publication=news.served)
+    target = news.target
     manifests = place.manifests(target)
-    plan = make_plan(served.manifests.values() if served else (), manifests.values(), origin.store.has)
+    plan = make_plan(news.held, manifests.values(), origin.store.has)
     call.watch.planned(place.repo, plan)
-    if call.wish.dry_run:
-        return Outcome(place.repo, plan=plan, names=_names(manifests))
     progress = _fetch(place, manifests, plan, upstream, live)
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
@@ -290,6 +343,10 @@ class _Live:
                 return
             self._written_s = time.monotonic()
         self._note(done_bytes=self._done_bytes)
+
+    def nothing_lacks(self) -> None:
+        """What upstream has is served here; it may have gone back to that."""
+        self._note(lacking_since=None)
 
     def published(self, rules: str) -> None:
         """All that upstream has is served here, by these rules."""

@@ -153,17 +153,10 @@ class GitMirror:
         return {name: oid for oid, name in (line.split(" ", 1) for line in lines)}
 
     def commits(self, names: Sequence[str]) -> dict[str, str]:
-        """What refs, tags or ids lead to: name → commit. Raises SourceMissing when it is not a commit."""
+        """What refs, tags or ids lead to: name → commit. What leads to none, such as a tag of a blob, is left out."""
         question = "".join(f"{name}^{{commit}}\n" for name in names).encode()
         answers = self.run("cat-file", "--batch-check=%(objectname)", stdin=question).decode().splitlines()
-        found = dict(zip(names, answers, strict=True))
-        for name, answer in found.items():
-            if not COMMIT.match(answer):
-                raise SourceMissing(
-                    f"{self.folder.name}: {name} does not lead to a commit, so there is nothing to serve; leave what "
-                    f"names it out of `revisions`"
-                )
-        return found
+        return {name: answer for name, answer in zip(names, answers, strict=True) if COMMIT.match(answer)}
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether `older` is in the history of `newer`."""
