@@ -7,17 +7,18 @@ is not asked for that blob again.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import xxhash
 
+from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.errors import (
     AccessDenied,
     IntegrityError,
@@ -30,12 +31,15 @@ from mirrortools.errors import (
 )
 from mirrortools.files import make_folder
 from mirrortools.model import Blob
+from mirrortools.pace import MOST, Pace
 from mirrortools.partial import Partial
 from mirrortools.segments import SEGMENT_BYTES, SPAN_SEGMENTS, Span
 from mirrortools.store import Store, write_error
 from mirrortools.upstreams import ByteSource, Reader
 
-AUTO_WORKERS = 4
+SPAN_S = 1.0
+FIRST_SEGMENTS = 2
+BULK_WORKERS = 4
 ROUNDS = 4
 LONGEST_PAUSE_S = 120.0
 GIVE_UP_AFTER = 3
@@ -43,6 +47,7 @@ _FIRST_PAUSE_S = 1.0
 _SHUNNED_S = 30.0
 _POLL_S = 0.2
 _MOST_DAMAGES = 3
+_MOST_CONCLUDING = 4
 _BUFFER_BYTES = 1 << 20
 _EARLIER = "an earlier run"
 
@@ -76,7 +81,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where fetching happens: the store, the folders beside it, the sources in order, the number of workers.
+    """Where fetching happens: the store, the folders beside it, the sources in order.
+
+    `workers` is the number of connections; None: as many as pay.
 
     `wait` lets time pass on `clock`, unless the event is set meanwhile.
     """
@@ -85,7 +92,7 @@ class Desk:
     partial: Path
     quarantine: Path
     sources: tuple[ByteSource, ...]
-    workers: int = AUTO_WORKERS
+    workers: int | None = None
     segment_bytes: int = SEGMENT_BYTES
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
@@ -100,33 +107,57 @@ def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
     """
     if not wanted:
         return
+    sources = _Sources(desk)
     try:
         make_folder(desk.partial)
+        for source in desk.sources:
+            source.prepare(list(wanted))
+        rest = _fetch_small(wanted, desk, sources, progress)
     except OSError as error:
         raise write_error(desk.partial, error) from error
-    for source in desk.sources:
-        source.prepare(list(wanted))
-    _Coordinator(desk, progress).run(wanted)
+    _Coordinator(desk, sources, progress).run(rest)
+
+
+def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: _Sources, progress: Progress) -> Mapping[Blob, str]:
+    """Bring many small blobs the quick way; what is left to be fetched."""
+    small = [blob for blob in wanted if 0 < blob.size <= SMALL_BYTES]
+    if len(small) < FEW:
+        return wanted
+    source = desk.sources[0]
+    bulk = Bulk(source, desk.store, desk.partial, desk.workers or BULK_WORKERS, progress.received)
+    if trouble := bulk.fetch(small):
+        sources.shun(source, trouble)
+    missing = set(desk.store.missing(small))
+    return {blob: name for blob, name in wanted.items() if blob in missing or blob.size > SMALL_BYTES or not blob.size}
 
 
 class _Coordinator:
-    """Gives spans to the workers and settles what comes back. Its state belongs to one thread."""
+    """Gives spans to the workers and settles what comes back. Its state belongs to one thread.
 
-    def __init__(self, desk: Desk, progress: Progress) -> None:
+    Spans are cut when a worker is free for one, as long as a flow is fast, so that their number follows `Pace`.
+    Hashing and adoption have threads of their own, a processor each.
+    """
+
+    def __init__(self, desk: Desk, sources: _Sources, progress: Progress) -> None:
         self._desk = desk
         self._progress = progress
-        self._sources = _Sources(desk)
+        self._sources = sources
+        self._pace = Pace(desk.workers)
         self._pending: deque[tuple[Blob, str]] = deque()
-        self._running: dict[Future[None], _BlobJob] = {}
+        self._jobs: deque[_BlobJob] = deque()
+        self._fetching: dict[Future[None], _BlobJob] = {}
+        self._concluding: dict[Future[None], _BlobJob] = {}
         self._open: set[Partial] = set()
         self._errors: list[MirrorError] = []
         self._failures_in_a_row = 0
 
     def run(self, wanted: Mapping[Blob, str]) -> None:
         self._pending.extend(wanted.items())
-        with ThreadPoolExecutor(self._desk.workers, "fetch") as self._pool:
+        self._hashers = ThreadPoolExecutor(os.cpu_count(), "hash")
+        self._workers = ThreadPoolExecutor(self._desk.workers or MOST, "fetch")
+        with self._hashers, self._workers:
             try:
-                while self._running or (self._pending and not self._hopeless):
+                while self._is_busy or (self._pending and not self._hopeless):
                     self._start_some()
                     self._settle_some()
             except BaseException:
@@ -138,9 +169,14 @@ class _Coordinator:
     def _break_off(self) -> None:
         """End the workers, wherever they wait; what they have written stays."""
         self._sources.break_off()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._workers, self._hashers):
+            pool.shutdown(wait=True, cancel_futures=True)
         for growing in self._open:
             growing.close()
+
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._fetching or self._concluding or self._jobs)
 
     @property
     def _hopeless(self) -> bool:
@@ -149,61 +185,118 @@ class _Coordinator:
         return self._failures_in_a_row >= GIVE_UP_AFTER or any(isinstance(error, for_all) for error in self._errors)
 
     def _start_some(self) -> None:
-        """Begin blobs until enough are under way; those that another process has are put off."""
-        for _ in range(len(self._pending)):
-            if len(self._running) >= 2 * self._desk.workers or self._hopeless:
-                return
-            blob, name = self._pending.popleft()
-            try:
-                self._start(blob, name)
-            except BlockingIOError:
-                self._pending.append((blob, name))
-            except OSError as error:
-                self._errors.append(write_error(self._desk.partial, error))
+        """Hand out spans until enough are under way; blobs that another process has are put off."""
+        self._fill()
+        before = self._pace.connections
+        if self._pace.observe(self._desk.clock(), self._progress.fetched_bytes, len(self._fetching)) > before:
+            self._fill()
 
-    def _start(self, blob: Blob, name: str) -> None:
-        growing = Partial(self._desk.partial, blob, self._desk.segment_bytes)
+    def _fill(self) -> None:
+        put_off = 0
+        while len(self._fetching) < self._pace.connections:
+            if self._jobs:
+                self._hand_out(self._jobs[0])
+            elif len(self._pending) > put_off and len(self._concluding) < _MOST_CONCLUDING and not self._hopeless:
+                put_off += not self._start(*self._pending.popleft())
+            else:
+                return
+
+    def _start(self, blob: Blob, name: str) -> bool:
+        """Open a blob; False when another process has it."""
+        try:
+            growing = Partial(self._desk.partial, blob, self._desk.segment_bytes)
+        except BlockingIOError:
+            self._pending.append((blob, name))
+            return False
+        except OSError as error:
+            self._errors.append(write_error(self._desk.partial, error))
+            return True
         if self._desk.store.has(blob):
             growing.remove()
             self._progress.report(blob.size)
-            return
+            return True
         self._open.add(growing)
-        self._hand_out(_BlobJob(name, growing, self._desk, self._sources, self._progress))
+        self._enqueue(_BlobJob(name, growing, self._desk, self._sources, self._progress, self._advance))
+        return True
+
+    def _advance(self, growing: Partial) -> None:
+        """Let a blob be hashed as far as it has come, by a thread that has time for it."""
+        self._hashers.submit(growing.advance)
+
+    def _enqueue(self, job: _BlobJob) -> None:
+        """Queue what a blob lacks; when that is nothing, its conclusion."""
+        if job.failed or not job.cut():
+            self._concluding[self._hashers.submit(job.conclude)] = job
+        else:
+            self._jobs.append(job)
 
     def _hand_out(self, job: _BlobJob) -> None:
-        """Give the missing spans to the workers; when none is missing, the conclusion."""
-        tasks: list[Callable[[], None]] = [partial(job.fetch_span, span) for span in job.partial.missing(SPAN_SEGMENTS)]
-        tasks = tasks or [job.conclude]
-        job.unfinished = len(tasks)
-        for task in tasks:
-            self._running[self._pool.submit(task)] = job
+        """Give one span to a worker."""
+        span = job.next_span(self._span_segments(job))
+        if job.failed or span is None:
+            self._jobs.remove(job)
+            return
+        job.unfinished += 1
+        self._fetching[self._workers.submit(job.fetch_span, span)] = job
+
+    def _span_segments(self, job: _BlobJob) -> int:
+        """A second's worth of a connection's rate, and no more than each connection's share of the blob."""
+        share = -(-job.uncut_segments // self._pace.connections)
+        if self._pace.fixed is None:
+            share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * SPAN_S / self._desk.segment_bytes)))
+        return max(1, min(SPAN_SEGMENTS, share))
 
     def _settle_some(self) -> None:
-        if not self._running:
-            self._desk.wait(self._sources.stopped, _POLL_S)
+        running = [*self._fetching, *self._concluding]
+        if not running:
+            if not self._jobs:
+                self._desk.wait(self._sources.stopped, _POLL_S)
             return
-        done, _ = wait(self._running, _POLL_S if self._pending else None, FIRST_COMPLETED)
-        for future in done:
-            self._settle(self._running.pop(future), future)
+        waits = self._pending or self._jobs
+        for future in wait(running, _POLL_S if waits else None, FIRST_COMPLETED)[0]:
+            if future in self._concluding:
+                self._settle_conclusion(self._concluding.pop(future), self._error_of(future))
+            else:
+                self._settle_span(self._fetching.pop(future), self._error_of(future))
 
-    def _settle(self, job: _BlobJob, future: Future[None]) -> None:
+    def _error_of(self, future: Future[None]) -> MirrorError | None:
         error = future.exception()
         if isinstance(error, OSError):
-            error = write_error(job.partial.path, error)
+            return write_error(self._desk.partial, error)
         if error is not None and not isinstance(error, MirrorError):
             raise error
-        if error and not job.failed:
-            job.failed = True
-            self._errors.append(error)
-            self._failures_in_a_row += isinstance(error, SourceUnavailable)
+        return error
+
+    def _settle_span(self, job: _BlobJob, error: MirrorError | None) -> None:
+        if error:
+            self._note(job, error)
         job.unfinished -= 1
-        if job.unfinished:
+        if job.unfinished or (job in self._jobs and not job.failed and job.has_spans):
             return
+        if job in self._jobs:
+            self._jobs.remove(job)
+        if job.failed:
+            self._close(job)
+        else:
+            self._enqueue(job)
+
+    def _settle_conclusion(self, job: _BlobJob, error: MirrorError | None) -> None:
+        if error:
+            self._note(job, error)
         if not (job.failed or job.adopted):
-            self._hand_out(job)
+            self._enqueue(job)
             return
         if job.adopted:
             self._failures_in_a_row = 0
+        self._close(job)
+
+    def _note(self, job: _BlobJob, error: MirrorError) -> None:
+        if not job.failed:
+            job.failed = True
+            self._errors.append(error)
+            self._failures_in_a_row += isinstance(error, SourceUnavailable)
+
+    def _close(self, job: _BlobJob) -> None:
         self._open.discard(job.partial)
         job.partial.close()
 
@@ -253,9 +346,19 @@ class _Interrupted(Exception):  # noqa: N818  (nothing went wrong)
 class _BlobJob:
     """One blob on its way into the store."""
 
-    def __init__(self, name: str, growing: Partial, desk: Desk, sources: _Sources, progress: Progress) -> None:
+    def __init__(
+        self,
+        name: str,
+        growing: Partial,
+        desk: Desk,
+        sources: _Sources,
+        progress: Progress,
+        advance: Callable[[Partial], None],
+    ) -> None:
         self.partial = growing
         self.unfinished = 0
+        self._uncut: deque[Span] = deque()
+        self._advance = advance
         self.failed = False
         self.adopted = False
         self._name = name
@@ -269,6 +372,31 @@ class _BlobJob:
         self._one_at_a_time = threading.Lock()
         self._choosing = threading.Lock()
         progress.resumed(growing.resumed_bytes)
+
+    def cut(self) -> bool:
+        """See what is missing; whether that is anything."""
+        self._uncut = deque(self.partial.missing())
+        return self.has_spans
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether something is left that no worker was given."""
+        return bool(self._uncut)
+
+    @property
+    def uncut_segments(self) -> int:
+        """How many segments that is."""
+        return sum(run.stop - run.first for run in self._uncut)
+
+    def next_span(self, longest: int) -> Span | None:
+        """The next segments that no worker was given, `longest` at most."""
+        if not self._uncut:
+            return None
+        run = self._uncut.popleft()
+        if run.stop - run.first > longest:
+            self._uncut.appendleft(Span(run.first + longest, run.stop))
+            run = Span(run.first, run.first + longest)
+        return run
 
     def fetch_span(self, span: Span) -> None:
         """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
@@ -301,7 +429,6 @@ class _BlobJob:
                 self._sources.shun(source, error)
                 errors.append(error)
             else:
-                self.partial.advance()
                 break
         return errors
 

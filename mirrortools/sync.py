@@ -13,7 +13,7 @@ from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import Delivery, EdgePool
 from mirrortools.errors import Locked, MirrorError, StoreError
-from mirrortools.fetch import AUTO_WORKERS, Desk, Progress, fetch
+from mirrortools.fetch import Desk, Progress, fetch
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.plain import adopt_plain
@@ -262,8 +262,7 @@ def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream
     if place.repository.backup_source:
         sources.append(open_upstream(place.repository.backup_source, place.repo, place.mirror, origin.clients))
     state = origin.root / "state"
-    workers = config.max_parallel or AUTO_WORKERS
-    desk = Desk(origin.store, state / "partial", state / "quarantine", tuple(sources), workers)
+    desk = Desk(origin.store, state / "partial", state / "quarantine", tuple(sources), config.max_parallel)
     progress = Progress(live.fetched)
     names = _names(manifests)
     fetch({blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}, desk, progress)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from types import TracebackType
+from typing import Self
 
 from mirrortools.errors import SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
@@ -104,6 +109,15 @@ class FakeSource:
         if self.wait_before_bytes is not None:
             self.wait_before_bytes.set()
 
+    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Read whole blobs as `open` gives them, until the first trouble."""
+        for blob in blobs:
+            content, buffer = bytearray(), memoryview(bytearray(blob.size))
+            with self.open(blob, 0, blob.size) as reader:
+                while len(content) < blob.size and (count := reader.readinto(buffer[len(content) :])):
+                    content += buffer[len(content) : len(content) + count]
+            yield blob, bytes(content)
+
     @contextmanager
     def open(self, blob: Blob, start: int, stop: int) -> Iterator[FakeReader]:
         """Read a range, as far as the faults let one."""
@@ -131,3 +145,82 @@ class FakeSource:
         begin = 0 if self.faults.rangeless else start
         sent = memoryview(content)[begin : None if self.faults.rangeless else stop]
         return FakeReader(self, sent[: self.faults.cut_after], begin)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A request as a server heard it. Header names are in lower case; `connection` counts connections from 0."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str]
+    body: bytes
+    connection: int
+
+
+class ScriptedServer:
+    """A server on loopback that answers each request with the very bytes that `script` gives; None hangs up.
+
+    A context manager. `heard` has every request.
+    """
+
+    def __init__(self, script: Callable[[Heard], bytes | None], host: str = "127.0.0.1") -> None:
+        self.script = script
+        self.heard: list[Heard] = []
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.port: int = self._listener.getsockname()[1]
+        self.origin = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self._threads: list[threading.Thread] = []
+        self._connections: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for open_socket in (self._listener, *self._connections):
+            with suppress(OSError):
+                open_socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for open_socket in (self._listener, *self._connections):
+            open_socket.close()
+
+    def _start(self, act: Callable[[], None]) -> None:
+        thread = threading.Thread(target=act, name="scripted")
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            for number in count():
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                self._start(partial(self._serve, connection, number))
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        with suppress(OSError), connection.makefile("rb") as file:
+            while line := file.readline():
+                method, target, _ = line.decode("latin-1").split(" ")
+                headers = dict(self._header(header) for header in iter(file.readline, b"\r\n"))
+                body = file.read(int(headers.get("content-length", 0)))
+                self.heard.append(Heard(method, target, headers, body, number))
+                answer = self.script(self.heard[-1])
+                if answer is None:
+                    break
+                connection.sendall(answer)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    @staticmethod
+    def _header(line: bytes) -> tuple[str, str]:
+        name, _, value = line.decode("latin-1").partition(":")
+        return name.lower(), value.strip()
+
+
+def answer(body: bytes = b"", status: int = 200, **headers: str) -> bytes:
+    """An HTTP answer; `_` in header names stands for `-`. The length is told unless `Content_Length` is."""
+    named = {"Content-Length": str(len(body)), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in named.items() if value)
+    return f"HTTP/1.1 {status} Whatever\r\n{lines}\r\n".encode("latin-1") + body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -40,6 +40,10 @@ class ByteSource(Protocol):
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Say which blobs will be asked for, in which order, so that links can be had in batches."""
+        ...
+
+    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Read whole small blobs, in this order. Raises UpstreamError at the first trouble."""
         ...
 
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:

@@ -96,6 +96,10 @@ class Directory:
         _, files = self._read_index()
         self._by_digest = {known.sha256: (path, known) for path, known in files.items()}
 
+    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Read whole small files. Raises UpstreamError at the first trouble."""
+        return self._bytes.read_many(blobs)
+
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read a byte range of the file that had this content. Raises UpstreamError."""
         return self._bytes.open(blob, start, stop)

@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 from mirrortools.config import Source
 from mirrortools.errors import AccessDenied, ConfigError, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob, RepoId
+from mirrortools.upstreams.answers import origin_of
 from mirrortools.upstreams.base import ByteSource, Reader, RemoteRefs
 from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
-from mirrortools.upstreams.http import Credential, HttpClient, origin_of
+from mirrortools.upstreams.http import Credential, HttpClient
 from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
 from mirrortools.upstreams.local import FileBytes, open_regular
 
@@ -48,6 +49,10 @@ class GitLfs:
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Say which blobs will be asked for, in which order."""
         self._bytes.prepare(blobs)
+
+    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Read whole small LFS blobs. Raises UpstreamError at the first trouble."""
+        return self._bytes.read_many(blobs)
 
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read the bytes [start, stop) of an LFS blob. Raises UpstreamError."""

@@ -13,8 +13,9 @@ from typing import Any
 
 from mirrortools.errors import AccessDenied, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
+from mirrortools.upstreams.answers import error_for_status, shown
 from mirrortools.upstreams.base import Reader
-from mirrortools.upstreams.http import Credential, HttpClient, Request, error_for_status, shown
+from mirrortools.upstreams.http import Credential, HttpClient, Request
 
 BATCH_OBJECTS = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
@@ -82,12 +83,19 @@ class LfsBytes:
                 reader = stack.enter_context(self._get(self._link(blob, instead_of=link), blob, start, stop))
             yield reader
 
+    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
+        """Read whole small blobs, several requests under way at once. Raises UpstreamError at the first trouble."""
+        links = [self._link(blob) for blob in blobs]
+        requests = [Request(link.url, headers=link.headers, credential=link.credential) for link in links]
+        limit = max(blob.size for blob in blobs)
+        yield from zip(blobs, self._client.read_many(requests, limit), strict=False)
+
     @contextlib.contextmanager
     def _get(self, link: Link, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
         headers = {name: value for name, value in link.headers.items() if name.lower() != "range"}
         if (start, stop) != (0, blob.size):
             headers["Range"] = f"bytes={start}-{stop - 1}"
-        with self._client.open(Request(link.url, headers=headers), link.credential) as body:
+        with self._client.open(Request(link.url, headers=headers, credential=link.credential)) as body:
             yield body
 
     def _link(self, blob: Blob, instead_of: Link | None = None) -> Link:
@@ -127,8 +135,10 @@ class LfsBytes:
             "objects": [{"oid": blob.digest, "size": blob.size} for blob in blobs],
         }
         headers = {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE, **server.headers}
-        request = Request(f"{server.url}/objects/batch", "POST", headers, json.dumps(question).encode())
-        with self._client.open(request, server.credential) as body:
+        request = Request(
+            f"{server.url}/objects/batch", "POST", headers, json.dumps(question).encode(), server.credential
+        )
+        with self._client.open(request) as body:
             return read_batch(server, blobs, body.read_all())
 
 

@@ -16,6 +16,8 @@ HEAD_BYTES: Final = 64 << 10
 _INTERIM: Final = range(100, 200)
 _NO_BODY: Final = (204, 304)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]*))?\r?\Z")
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_LINE_END: Final = re.compile(rb"\n")
 _NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _LENGTH: Final = re.compile(r"[0-9]{1,18}\Z")
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\r?\n\Z")
@@ -85,6 +87,7 @@ class Wire:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._ahead = b""
+        self._at = 0
         self._left: int | None = 0
         self._in_chunk = 0
         self._chunked = False
@@ -93,6 +96,11 @@ class Wire:
     def ask(self, requests: bytes) -> None:
         """Write one request, or several."""
         self._socket.sendall(requests)
+
+    def wait(self) -> None:
+        """Return when the first bytes of an answer are there. Raises ConnectionResetError when none will come."""
+        if self._at == len(self._ahead):
+            self._ahead, self._at = self._receive_some(), 0
 
     def head(self) -> Head:
         """Read the next answer's head; interim answers are passed over."""
@@ -155,27 +163,31 @@ class Wire:
     def _receive(self, buffer: memoryview) -> int:
         if not buffer:
             return 0
-        if self._ahead:
-            count = min(len(buffer), len(self._ahead))
-            buffer[:count] = self._ahead[:count]
-            self._ahead = self._ahead[count:]
+        count = min(len(buffer), len(self._ahead) - self._at)
+        if count:
+            buffer[:count] = self._ahead[self._at : self._at + count]
+            self._at += count
             return count
         return self._socket.recv_into(buffer)
 
+    def _receive_some(self) -> bytes:
+        received = self._socket.recv(HEAD_BYTES)
+        if not received:
+            raise ConnectionResetError(0, "the server closed the connection")
+        return received
+
     def _head_bytes(self) -> bytes:
-        return self._until(re.compile(rb"\r?\n\r?\n"))
+        return self._until(_HEAD_END)
 
     def _line(self) -> bytes:
-        return self._until(re.compile(rb"\n")) + b"\n"
+        return self._until(_LINE_END) + b"\n"
 
     def _until(self, end: re.Pattern[bytes]) -> bytes:
         """What comes before `end`, which is taken away too."""
-        while not (found := end.search(self._ahead)):
+        while not (found := end.search(self._ahead, self._at)):
+            self._ahead, self._at = self._ahead[self._at :], 0
             if len(self._ahead) > HEAD_BYTES:
                 raise NotHttp(f"it has a head of more than {HEAD_BYTES} bytes")
-            more = self._socket.recv(HEAD_BYTES)
-            if not more:
-                raise ConnectionResetError(0, "the server closed the connection")
-            self._ahead += more
-        before, self._ahead = self._ahead[: found.start()], self._ahead[found.end() :]
+            self._ahead += self._receive_some()
+        before, self._at = self._ahead[self._at : found.start()], found.end()
         return before

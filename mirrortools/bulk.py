@@ -1,0 +1,130 @@
+"""Small blobs by the hundred: pipelined requests, hashed in memory, made durable together.
+
+The quick way and nothing else: what it does not get, for whatever reason, is left to `fetch`, which knows about
+retries, failover and quarantine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from mirrortools.errors import SourceMissing, UpstreamError
+from mirrortools.model import Blob
+from mirrortools.store import Store
+from mirrortools.upstreams import ByteSource
+
+SMALL_BYTES: Final = 256 << 10
+FEW: Final = 8
+_GROUP_COUNT: Final = 64
+_GROUP_BYTES: Final = 4 << 20
+_GROUPS_TOGETHER: Final = 32
+_PREFIX: Final = "bulk."
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """Where small blobs come from and go to. `folder` is on the store's file system.
+
+    `received` is told the bytes that came from the source, by its name.
+    """
+
+    source: ByteSource
+    store: Store
+    folder: Path
+    workers: int
+    received: Callable[[str, int], None]
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _troubles: list[UpstreamError] = field(default_factory=list)
+
+    def fetch(self, blobs: Sequence[Blob]) -> UpstreamError | None:
+        """Bring into the store what comes easily; give the trouble that ended it, if it was about more than a blob.
+
+        Raises StoreError, NoSpace, OSError.
+        """
+        groups = _groups(blobs)
+        with _own_folder(self.folder) as stage, ThreadPoolExecutor(self.workers, "bulk") as pool:
+            while not self._stopped.is_set() and (some := list(islice(groups, _GROUPS_TOGETHER))):
+                try:
+                    written = [
+                        pair for pairs in pool.map(lambda group: self._read(group, stage), some) for pair in pairs
+                    ]
+                except OSError:
+                    self._stopped.set()
+                    raise
+                except BaseException:
+                    self._stopped.set()
+                    self.source.break_off()
+                    raise
+                self.store.adopt_all(written)
+        return self._troubles[0] if self._troubles else None
+
+    def _read(self, group: Sequence[Blob], stage: Path) -> list[tuple[Path, Blob]]:
+        """Write the blobs of a group that come and hash right."""
+        written: list[tuple[Path, Blob]] = []
+        if self._stopped.is_set():
+            return written
+        try:
+            for blob, content in self.source.read_many(group):
+                self.received(self.source.name, len(content))
+                if len(content) == blob.size and hashlib.sha256(content).hexdigest() == blob.digest:
+                    path = stage / blob.digest
+                    path.write_bytes(content)
+                    written.append((path, blob))
+                if self._stopped.is_set():
+                    break
+        except SourceMissing:
+            """One blob's trouble: `fetch` meets it again and tells."""
+        except UpstreamError as error:
+            self._troubles.append(error)
+            self._stopped.set()
+        return written
+
+
+def _groups(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:
+    """Blobs in groups of bounded number and size, in their order."""
+    group: list[Blob] = []
+    size = 0
+    for blob in blobs:
+        if group and (len(group) == _GROUP_COUNT or size + blob.size > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(blob)
+        size += blob.size
+    if group:
+        yield group
+
+
+@contextlib.contextmanager
+def _own_folder(parent: Path) -> Iterator[Path]:
+    """A folder for this call alone. One that a killed run left behind is removed: nobody holds its lock."""
+    for left in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), _locked(left):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,108 @@
+"""What URLs and answers of HTTP servers mean to us: origins, statuses, pauses, and words for the operator."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceUnavailable, UpstreamError
+from mirrortools.upstreams.wire import Head, NotHttp
+
+_DEFAULT_PAUSE_S = 5.0
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port."""
+
+
+def shown(url: str) -> str:
+    """A URL as messages may have it: without a user's name, a password or a signature."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return repr(re.sub(r"//.*@", "//", url.partition("?")[0])[:200])
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
+
+
+def origin_of(url: str) -> Origin:
+    """Scheme, host and port: what a credential belongs to (RFC 6454). Raises SourceUnavailable."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError as error:
+        raise SourceUnavailable(f"{shown(url)}: not a URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SourceUnavailable(f"{shown(url)}: only http and https links are followed")
+    return parts.scheme, parts.hostname.lower(), port
+
+
+def content_start(url: str, head: Head) -> int:
+    """The offset of an answer's first byte (RFC 9110, 14.4). Raises SourceUnavailable for a 206 that hides it."""
+    if head.status != 206:
+        return 0
+    match = _CONTENT_RANGE.fullmatch(head.headers.get("content-range", "").strip())
+    if not match:
+        raise SourceUnavailable(f"{shown(url)}: sent a part without saying which one (no usable Content-Range)")
+    return int(match[1])
+
+
+def error_for(url: str, head: Head) -> UpstreamError:
+    """The error that says what to do about a status other than 200 and 206."""
+    code = head.headers.get("x-error-code", "")
+    text = f"{shown(url)}: HTTP {head.status} {head.reason}" + (f" ({code})" if code else "")
+    return error_for_status(head.status, text, asked_pause_s(head.headers))
+
+
+def error_for_status(status: int, text: str, pause_s: float | None) -> UpstreamError:
+    """The error that a status stands for; `pause_s` is what Retry-After said."""
+    if status == 401:
+        return AccessDenied(f"{text}: the source wants a token; set `token_file` for this source")
+    if status == 403:
+        return AccessDenied(f"{text}: denied; does the token's account have access, its licence accepted?")
+    if status in (404, 410):
+        return SourceMissing(text)
+    if status == 429 or (status == 503 and pause_s is not None):
+        return RateLimited(text, _DEFAULT_PAUSE_S if pause_s is None else pause_s)
+    return SourceUnavailable(text)
+
+
+def asked_pause_s(headers: Mapping[str, str]) -> float | None:
+    """How long a server wants to be left alone: `Retry-After`, else the `t` of `RateLimit`; None when it is silent."""
+    pause_s = retry_after_s(headers.get("retry-after"))
+    if pause_s is None and (match := re.search(r";\s*t=([0-9]{1,9})", headers.get("ratelimit", ""))):
+        return float(match[1])
+    return pause_s
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Read a Retry-After header: seconds or a date (RFC 9110, 10.2.3). None when absent or unreadable."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def describe(error: BaseException) -> str:
+    """One line for the operator on what the network did."""
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); set `ca_file` for a private authority"
+    if isinstance(error, socket.gaierror):
+        return f"its name cannot be resolved ({error.strerror})"
+    if isinstance(error, NotHttp):
+        return f"it does not speak HTTP: {error}"
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return "its address, or a header that goes with it, cannot be sent"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__} {error}".strip()

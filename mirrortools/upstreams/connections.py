@@ -1,0 +1,127 @@
+"""Kept-alive connections to origins, straight or through a proxy. http.client makes them: names, TLS, tunnels."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import socket
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from mirrortools.upstreams.answers import Origin, origin_of
+from mirrortools.upstreams.wire import Wire
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """A wire to an origin. With `proxy_headers` a proxy reads the requests and wants whole URLs."""
+
+    origin: Origin
+    wire: Wire
+    proxy_headers: Mapping[str, str] | None = None
+    is_fresh: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How origins are reached.
+
+    `proxies` maps a URL scheme to a proxy URL; `bypass` tells hosts that are asked directly.
+    """
+
+    tls: ssl.SSLContext
+    timeout_s: float
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    bypass: Callable[[str], bool] = lambda _host: False
+
+    def connect(self, origin: Origin) -> Connection:
+        """Make a new connection. Raises OSError, http.client.HTTPException, ValueError."""
+        scheme, host, port = origin
+        proxy = None if self.bypass(host) else self.proxies.get(scheme)
+        if not proxy:
+            return Connection(origin, self._wire(self._to(origin)))
+        _, proxy_host, proxy_port = origin_of(proxy)
+        made = self._to((scheme, proxy_host, proxy_port))
+        if scheme == "https":
+            made.set_tunnel(host, port, headers=_proxy_headers(proxy))
+            return Connection(origin, self._wire(made))
+        return Connection(origin, self._wire(made), _proxy_headers(proxy))
+
+    def _to(self, origin: Origin) -> http.client.HTTPConnection:
+        scheme, host, port = origin
+        if scheme == "https":
+            return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=self.tls)
+        return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
+
+    @staticmethod
+    def _wire(made: http.client.HTTPConnection) -> Wire:
+        try:
+            made.connect()
+        except BaseException:
+            made.close()
+            raise
+        connected: socket.socket = made.sock
+        made.sock = None
+        return Wire(connected)
+
+
+def _proxy_headers(proxy: str) -> dict[str, str]:
+    parts = urlsplit(proxy)
+    if parts.username is None:
+        return {}
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(user.encode()).decode()}"}
+
+
+class Connections:
+    """The connections that are kept. Thread-safe: each is in one thread's hands at a time."""
+
+    def __init__(self, way: Way) -> None:
+        self._way = way
+        self._idle: dict[Origin, list[Connection]] = defaultdict(list)
+        self._busy: set[Connection] = set()
+        self._broken_off = False
+        self._lock = threading.Lock()
+
+    def take(self, origin: Origin, fresh: bool = False) -> Connection:
+        """One that is idle, or a new one. Raises OSError, http.client.HTTPException, ValueError."""
+        with self._lock:
+            kept = self._idle[origin].pop() if self._idle[origin] and not fresh else None
+        connection = kept or self._way.connect(origin)
+        with self._lock:
+            if not self._broken_off:
+                self._busy.add(connection)
+                return connection
+        connection.wire.close()
+        raise OSError("interrupted")
+
+    def put_back(self, connection: Connection, reusable: bool) -> None:
+        """Keep it for the next request, or close it."""
+        with self._lock:
+            self._busy.discard(connection)
+            if reusable and not self._broken_off:
+                connection.is_fresh = False
+                self._idle[connection.origin].append(connection)
+                return
+        connection.wire.close()
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        with self._lock:
+            idle = [connection for connections in self._idle.values() for connection in connections]
+            self._idle.clear()
+        for connection in idle:
+            connection.wire.close()
+
+    def break_off(self) -> None:
+        """Wake the threads that wait for a server, with an error; nothing can be asked afterwards."""
+        with self._lock:
+            self._broken_off = True
+            for busy in self._busy:
+                with contextlib.suppress(OSError):
+                    busy.wire.wake()

@@ -1,0 +1,66 @@
+"""How many connections: more while more pay, on links of every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace
+
+
+def after(seconds: float, rate: Callable[[int], float], pace: Pace | None = None) -> Pace:
+    """A pace that has watched a link for `seconds`; `rate` is what so many connections bring a second."""
+    pace, now, total = pace or Pace(), 0.0, 0.0
+    while now <= seconds:
+        pace.observe(now, int(total), pace.connections)
+        now += 0.05
+        total += 0.05 * rate(pace.connections)
+    return pace
+
+
+def test_where_each_flow_is_limited_all_are_used_soon() -> None:
+    """The number doubles with every window."""
+    assert after(5 * WINDOW_S, lambda n: n * 20e6).connections == MOST
+
+
+def test_on_a_fast_link_few_are_enough() -> None:
+    """More connections that bring nothing are given back."""
+    assert after(4 * WINDOW_S, lambda _: 2e9).connections == START
+
+
+@given(st.floats(1e3, 1e10), st.integers(1, 64))
+def test_it_settles_near_where_more_stop_to_pay(flow: float, enough: int) -> None:
+    """Between the least number that fills the link and twice that, or as many as are allowed."""
+    pace = after(HOLD_S / 2, lambda n: flow * min(n, enough))
+
+    assert min(enough, MOST) / 2 <= pace.connections <= max(START, 2 * enough)
+    assert pace.connections <= MOST
+
+
+def test_it_looks_again_after_a_while() -> None:
+    """A link that has changed is found out."""
+    pace = after(2.0, lambda _: 1e6)
+    now, total = 2.05, 2e6
+    while now < 3 * HOLD_S:
+        pace.observe(now, int(total), pace.connections)
+        now, total = now + 0.05, total + 0.05 * 1e6 * pace.connections
+
+    assert pace.connections == MOST
+
+
+@pytest.mark.parametrize("number", [1, 5, 64])
+def test_a_configured_number_is_kept(number: int) -> None:
+    """Whatever it brings."""
+    assert after(5.0, lambda n: n * 1e6, Pace(number)).connections == number
+
+
+def test_nothing_is_judged_while_connections_are_idle() -> None:
+    """A blob's end with few spans left says nothing about the link."""
+    pace = Pace()
+    for step in range(100):
+        pace.observe(step * 0.1, step * 1000, 1)
+
+    assert pace.connections == START
