@@ -139,7 +139,7 @@ def test_local_edges_and_sources_are_within_reach(tmp_path: Path) -> None:
     files = render_units(UnitSettings.of(config, Path("/bin/true"), "mirrortool"))
     unit = files[f"{UNIT_FOLDER}/mirrortool-sync@.service"]
 
-    assert "ReadWritePaths=/srv/m\nReadWritePaths=-/mnt/usb/m\nUMask" in unit
+    assert "ReadWritePaths=/srv/m\nReadWritePaths=-/mnt/usb/m\nInaccessible" in unit
     assert "ProtectHome=read-only\n" in unit
 
 
