@@ -40,12 +40,10 @@ def select_revisions(repo: RepoId, oids: Mapping[str, str], patterns: Collection
 
 
 def _ref_matches(name: str, pattern: str) -> bool:
-    return fnmatchcase(name if pattern.startswith("refs/") else _unless_special(name), pattern)
-
-
-def _unless_special(name: str) -> str:
+    if pattern.startswith("refs/"):
+        return fnmatchcase(name, pattern)
     short = short_ref(name)
-    return "" if short == name else short
+    return short != name and fnmatchcase(short, pattern)
 
 
 def _some_names(oids: Mapping[str, str]) -> str:

@@ -14,15 +14,15 @@ def size(count: int) -> str:
     value = float(count)
     for unit in _UNITS:
         value /= 1024
-        if value < 1024 or unit == _UNITS[-1]:
+        if value < 1023.95 or unit == _UNITS[-1]:
             break
     return f"{value:.1f} {unit}"
 
 
 def span(seconds: float) -> str:
     """A span of time by its two largest units: `3 h 5 min`, `12 s`, `0.4 s`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
     days, rest = divmod(round(seconds), 86400)
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)

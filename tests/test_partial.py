@@ -1,0 +1,195 @@
+"""A growing blob: resumed after anything, in one process's hands, and never written again once hashed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrortools.partial import Partial
+from mirrortools.segments import Span
+from tests.delivery import noise, sha256_blob
+from tests.strategies import trials
+
+SEGMENT = 64
+CONTENT = noise(SEGMENT * 9 + 5)
+BLOB = sha256_blob(CONTENT)
+
+
+def write(growing: Partial, index: int, content: bytes = CONTENT) -> None:
+    """Write one segment as a worker does."""
+    start, stop = growing.segments.bounds(index)
+    assert growing.claim(index)
+    growing.write(start, memoryview(content)[start:stop])
+    growing.finish_segment(index, xxhash.xxh3_128(content[start:stop]).hexdigest())
+    growing.release(index)
+
+
+@given(st.permutations(range(10)), st.integers(0, 10))
+@trials(50)
+def test_segments_in_any_order_with_a_break_anywhere(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], stop: int
+) -> None:
+    """What was finished before the break is there after it; the digest is the whole's."""
+    folder = tmp_path_factory.mktemp("partial")
+    growing = Partial(folder, BLOB, SEGMENT)
+    for index in order[:stop]:
+        write(growing, index)
+        growing.advance()
+    growing.close()
+    growing = Partial(folder, BLOB, SEGMENT)
+    resumed = set(growing.done)
+    for index in order[stop:]:
+        write(growing, index)
+        growing.advance()
+    growing.close()
+
+    assert resumed == set(order[:stop])
+    assert growing.complete
+    assert growing.path.read_bytes() == CONTENT
+
+
+def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    """However much was hashed on the way."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in (1, 0, 2, 9, 8, 7, 6, 5, 4, 3):
+        write(growing, index)
+        growing.advance()
+
+    assert growing.digest() == growing.digest() == BLOB.digest
+    assert growing.missing() == []
+    growing.close()
+
+
+@pytest.mark.parametrize("damage", ["byte", "shorter", "longer", "gone", "no journal", "garbage journal", "half line"])
+def test_whatever_the_disk_lost_is_fetched_again_and_only_that(tmp_path: Path, damage: str) -> None:
+    """Every segment that is believed to be there is there."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(5):
+        write(growing, index)
+    growing.close()
+    part, journal = growing.path, growing.journal
+    content = part.read_bytes()
+    {
+        "byte": lambda: part.write_bytes(content[:70] + b"\0" + content[71:]),
+        "shorter": lambda: os.truncate(part, SEGMENT * 2 + 1),
+        "longer": lambda: part.write_bytes(content + b"more"),
+        "gone": part.unlink,
+        "no journal": journal.unlink,
+        "garbage journal": lambda: journal.write_bytes(b"\xff\x00garbage\n"),
+        "half line": lambda: os.truncate(journal, journal.stat().st_size - 3),
+    }[damage]()
+    believed = {
+        "byte": {0, 2, 3, 4},
+        "shorter": {0, 1},
+        "longer": {0, 1, 2, 3, 4},
+        "gone": set(),
+        "no journal": set(),
+        "garbage journal": set(),
+        "half line": {0, 1, 2, 3},
+    }[damage]
+    again = Partial(tmp_path, BLOB, SEGMENT)
+
+    assert set(again.done) == believed
+    assert again.resumed_bytes == len(believed) * SEGMENT
+    assert part.stat().st_size == BLOB.size
+    again.close()
+
+
+def test_damage_while_it_grows_is_found_and_forgotten(tmp_path: Path) -> None:
+    """Segments that no longer hash to what was written are dropped; none means that wrong bytes came."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(10):
+        write(growing, index)
+    before = growing.forget_damage()
+    with growing.path.open("r+b") as file:
+        file.seek(SEGMENT * 3)
+        file.write(b"rot")
+
+    assert before == 0
+    assert growing.forget_damage() == 1
+    assert growing.missing() == [Span(3, 4)]
+    write(growing, 3)
+    assert growing.digest() == BLOB.digest
+    growing.close()
+
+
+def test_a_segment_is_claimed_by_one_worker_and_never_once_it_is_done(tmp_path: Path) -> None:
+    """What is done may have been hashed: nobody may write there again."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+
+    assert growing.claim(0)
+    assert not growing.claim(0)
+    growing.release(0)
+    write(growing, 0)
+    assert not growing.claim(0)
+    assert growing.lacks(Span(0, 3)) == [1, 2]
+    growing.close()
+
+
+def test_another_process_is_kept_out_until_it_is_closed(tmp_path: Path) -> None:
+    """Two jobs that share a blob would write into the file that one of them has verified."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    script = (
+        "import sys; from pathlib import Path; from mirrortools.partial import Partial; "
+        "from mirrortools.model import Blob; Partial(Path(sys.argv[1]), Blob('sha256', sys.argv[2], int(sys.argv[3])))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path), BLOB.digest, str(BLOB.size)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    with pytest.raises(BlockingIOError):
+        Partial(tmp_path, BLOB, SEGMENT)
+    growing.close()
+
+    assert "BlockingIOError" in refused.stderr
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_closing_twice_closes_nobody_elses_file(tmp_path: Path) -> None:
+    """The number of a closed descriptor may be another file's by then."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    growing.close()
+    with (tmp_path / "other").open("wb") as other:
+        growing.close()
+        other.write(b"still open")
+
+    assert (tmp_path / "other").read_bytes() == b"still open"
+
+
+def test_moving_away_leaves_an_empty_beginning(tmp_path: Path) -> None:
+    """The wrong content is where it was put; nothing of it is believed afterwards."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(10):
+        write(growing, index)
+    growing.move_away(tmp_path / "aside")
+    growing.begin_again()
+
+    assert (tmp_path / "aside").read_bytes() == CONTENT
+    assert growing.done == {}
+    for index in range(10):
+        write(growing, index)
+    assert growing.digest() == BLOB.digest
+    growing.close()
+
+
+def test_removing_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the file nor its journal."""
+    Partial(tmp_path, BLOB, SEGMENT).remove()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_small_blob_has_no_journal(tmp_path: Path) -> None:
+    """There is nothing to go on from; an empty one has no segment at all."""
+    small, empty = Partial(tmp_path, sha256_blob(b"x"), SEGMENT), Partial(tmp_path, sha256_blob(b""), SEGMENT)
+
+    assert not small.journal.exists()
+    assert empty.complete
+    assert empty.digest() == sha256_blob(b"").digest
+    small.close()
+    empty.close()
