@@ -193,17 +193,26 @@ def preparations(settings: UnitSettings, account: Account) -> list[str]:
     for folder in (settings.root, *settings.local_edges):
         if not folder.exists():
             commands.append(f"install -d -o {account.name} -g {account.name} {folder}")
-        elif any(path.lstat().st_uid != account.uid for path in _top(folder)):
+        elif any(_owner(path) not in (account.uid, None) for path in _top(folder)):
             commands.append(f"chown -hR {account.name}:{account.name} {folder}")
     commands += [f"chown {account.name}: {path}" for path in settings.secrets if account.obstacle(path) == path]
     return commands
 
 
 def _top(folder: Path) -> Iterator[Path]:
-    """A root and what lies in its first two levels: `mirrortool init` or a run as root left something there."""
+    """A root and what lies in its first three levels: `mirrortool init` or a run as root left something there."""
     yield folder
     yield from folder.glob("*")
     yield from folder.glob("*/*")
+    yield from folder.glob("*/*/*")
+
+
+def _owner(path: Path) -> int | None:
+    """None for what a running sync has just removed."""
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def obstacles(settings: UnitSettings, account: Account) -> dict[Path, Path]:
