@@ -20,7 +20,7 @@ _VERSIONS = {
     "aria2": ["aria2c", "--version"],
     "OpenSSL": ["openssl", "version"],
     "nginx": ["/usr/sbin/nginx", "-v"],
-    "huggingface_hub": [str(PROJECT / ".venvs/hub-2.4.0/bin/hf"), "version"],
+    "huggingface_hub": [str(PROJECT / ".venvs/hub-2.4.0/bin/pip"), "list"],
     "olah": [str(PROJECT / ".venvs/olah/bin/pip"), "list"],
 }
 

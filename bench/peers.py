@@ -94,8 +94,8 @@ class Olah(Hub):
         words += ["--hf-scheme", scheme, "--hf-netloc", place, "--hf-lfs-netloc", place]
         words += ["--mirror-scheme", "http", "--mirror-netloc", f"127.0.0.1:{port}"]
         words += ["--mirror-lfs-netloc", f"127.0.0.1:{port}"]
-        env = {"HOME": str(folder), "OLAH_LOG_PATH": str(folder / "olah-log")}
-        process = Process([OLAH, *words], folder / "olah.log", env)
+        words += ["--log-path", str(folder / "olah-log")]
+        process = Process([OLAH, *words], folder / "olah.log", {"HOME": str(folder)})
         try:
             process.start(lambda: port_answers(port))
             yield self.step(case, folder, f"http://127.0.0.1:{port}")

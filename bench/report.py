@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.case import PROJECT
 from bench.content import MIB
 from bench.rounds import Entry, Sample
 from bench.works import OURS_CARELESS, Target, Work
@@ -205,4 +206,4 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300].replace("|", "/")
+    return " ".join(text.replace(f"{PROJECT}/", "").split())[-400:].replace("|", "/")
