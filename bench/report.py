@@ -13,7 +13,6 @@ from bench.rounds import Entry, Sample
 from bench.works import OURS_CARELESS, Target, Work
 
 NOTES = Path(__file__).with_name("notes")
-_ROLES = {"ours": "ours", "limit": "limit", "peer": "peer"}
 _TIE = 0.005
 
 
@@ -130,9 +129,8 @@ def _against(ours: Entry | None, theirs: Entry, time: Callable[[Sample], float],
     if ours is None or not ours.samples:
         return ""
     ratios = [time(our) / time(their) for our, their in zip(ours.samples, theirs.samples, strict=False)]
-    middle = statistics.median(ratios)
-    text = f"{_as_people_say(middle)} ({_as_people_say(max(ratios))} to {_as_people_say(min(ratios))})"
-    return f"{text}: {_verdict(middle <= target.most + _TIE)}" if target else text
+    text = _as_people_say(ratios)
+    return f"{text}: {_verdict(statistics.median(ratios) <= target.most + _TIE)}" if target else text
 
 
 def _wall(sample: Sample) -> float:
@@ -143,8 +141,10 @@ def _durable(sample: Sample) -> float:
     return sample.durable_s
 
 
-def _as_people_say(ratio: float) -> str:
-    return f"{1 / ratio:.2f}× faster" if ratio < 1 else f"{ratio:.2f}× its time"
+def _as_people_say(ratios: Sequence[float]) -> str:
+    """The median and the spread of our time in theirs."""
+    faster = statistics.median(ratios) < 1
+    return f"{_spread([1 / ratio for ratio in ratios] if faster else ratios)}× {'faster' if faster else 'its time'}"
 
 
 def _verdict(is_met: bool) -> str:
@@ -198,7 +198,8 @@ def _median(samples: Sequence[Sample], value: Callable[[Sample], float]) -> floa
 
 
 def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    middle = f"{statistics.median(values):.2f}"
+    return f"{middle} ({min(values):.2f}–{max(values):.2f})" if len(values) > 1 else middle
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,0 +1,145 @@
+"""Run one sync of a work of bench/pull under a profiler, and say where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from bench import environments
+from bench.case import PROJECT, Case, Step
+from bench.competitors import Ours, OursAgain
+from bench.rounds import touch_memory
+from bench.site import Site
+from bench.works import Work, works
+
+_RATE_HZ = 200
+_TOP = 25
+_FRAME_IN_PROJECT = re.compile(r"\((?:mirrortools|bench)/")
+
+
+def main() -> int:
+    """Profile, print, and keep the whole profile in a file."""
+    options = _options()
+    work = next((work for work in works(options.scale) if work.name == options.work), None)
+    if work is None:
+        raise SystemExit(f"bench/profile: there is no work {options.work}; bench/pull --list names them")
+    folder = options.folder / "profiled"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    profile = options.folder / "profiles" / f"{work.name}-{options.tool}.txt"
+    profile.parent.mkdir(exist_ok=True)
+    with Site(options.folder / "site") as site:
+        case = _case(work, site)
+        with _ours(work, options).ready(case, folder) as step:
+            touch_memory(folder, case.total_bytes)
+            site.warm(case)
+            took_s = _run(_profiled(step, options.tool, profile), step)
+    shutil.rmtree(folder)
+    print(f"{work.title}: {took_s:.2f} s under {options.tool}\n")
+    print("\n".join(SUMMARIES[options.tool](profile)))
+    print(f"\nThe whole profile: {profile}")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench/profile", description=__doc__)
+    parser.add_argument("--work", default="one-blob", help="a work of bench/pull (one-blob)")
+    parser.add_argument("--tool", choices=sorted(SUMMARIES), default="runs", help="what to look at (runs)")
+    parser.add_argument("--scale", type=float, default=float(os.environ.get("BENCH_SCALE", "1")))
+    parser.add_argument("--no-fsync", action="store_true", help="with fsync switched off")
+    parser.add_argument("--folder", type=Path, default=PROJECT / ".cache" / "bench", help="where everything lies")
+    return parser.parse_args()
+
+
+def _case(work: Work, site: Site) -> Case:
+    if work.copies:
+        return site.many(work.road, site.publish_copies(work.content, work.copies))
+    site.publish(work.content)
+    return site.case(work.road, work.content)
+
+
+def _ours(work: Work, options: argparse.Namespace) -> Ours | OursAgain:
+    return OursAgain() if work.copies else Ours(fsync=not options.no_fsync)
+
+
+def _profiled(step: Step, tool: str, profile: Path) -> list[str]:
+    """The step's command under a profiler that writes to `profile`."""
+    command = [sys.executable, *(str(word) for word in step.command)]
+    if tool == "strace":
+        return ["strace", "-f", "-c", "-w", "-o", str(profile), *command]
+    if tool == "imports":
+        script = f'exec "$@" 2>{profile}'
+        return ["sh", "-c", script, "sh", command[0], "-X", "importtime", *command[1:]]
+    py_spy = str(environments.make("profile") / "bin" / "py-spy")
+    words = ["record", "--rate", str(_RATE_HZ), "--format", "raw", "--threads", "--nonblocking"]
+    words += ["--idle"] if tool == "waits" else []
+    return [py_spy, *words, "--output", str(profile), "--", *command]
+
+
+def _run(command: Sequence[str], step: Step) -> float:
+    started_s = time.monotonic()
+    done = subprocess.run(command, env=dict(step.env), capture_output=True, text=True, check=False)
+    took_s = time.monotonic() - started_s
+    if done.returncode:
+        raise SystemExit(f"bench/profile: {command[0]} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return took_s
+
+
+def _sampled(profile: Path) -> Iterator[str]:
+    """Seconds of each thread, then of each function by itself, then of our functions with all they called."""
+    threads: Counter[str] = Counter()
+    alone: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    for line in profile.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        thread, *frames = stack.split(";")
+        threads[_thread_name(thread)] += int(count)
+        alone[frames[-1] if frames else thread] += int(count)
+        for frame in {frame for frame in frames if _FRAME_IN_PROJECT.search(frame)}:
+            whole[frame] += int(count)
+    yield from _table("thread, s", threads)
+    yield from _table("function by itself, s", alone)
+    yield from _table("our function with all that it called, s", whole)
+
+
+def _thread_name(shown: str) -> str:
+    """`fetch_3` of `thread (0x7F…): fetch_3`; threads without a name are `other`."""
+    return shown.partition("): ")[2].strip('"') or "other"
+
+
+def _table(title: str, counts: Counter[str]) -> Iterator[str]:
+    yield title
+    yield from (f"  {count / _RATE_HZ:8.2f}  {name}" for name, count in counts.most_common(_TOP))
+    yield ""
+
+
+def _first_lines(profile: Path) -> Iterator[str]:
+    yield from profile.read_text().splitlines()[:_TOP]
+
+
+def _slowest_imports(profile: Path) -> Iterator[str]:
+    """Lines of -X importtime with the most time of their own."""
+    found = re.findall(r"import time:\s+(\d+) \|\s+(\d+) \| (.*)", profile.read_text())
+    own = sorted(((int(alone), int(whole), name.strip()) for alone, whole, name in found), reverse=True)
+    yield f"{sum(alone for alone, _, _ in own) / 1e6:.3f} s in {len(own)} modules; ms alone, ms with what it imports"
+    yield from (f"  {alone / 1000:8.1f} {whole / 1000:8.1f}  {name}" for alone, whole, name in own[:_TOP])
+
+
+SUMMARIES: Mapping[str, Callable[[Path], Iterator[str]]] = {
+    "runs": _sampled,
+    "waits": _sampled,
+    "strace": _first_lines,
+    "imports": _slowest_imports,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
