@@ -37,7 +37,7 @@ _PREFIX: Final = "bulk."
 class Bulk:
     """Where small blobs come from and go to. `folder` is on the store's file system.
 
-    `received` is told the bytes that came from the source, by its name.
+    `received` is told the bytes that came from the source, by its name; `stopped` ends it from outside.
     """
 
     source: ByteSource
@@ -45,6 +45,7 @@ class Bulk:
     folder: Path
     workers: int
     received: Callable[[str, int], None]
+    stopped: threading.Event = field(default_factory=threading.Event)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _troubles: list[UpstreamError] = field(default_factory=list)
 
@@ -82,7 +83,7 @@ class Bulk:
                     path = stage / blob.digest
                     path.write_bytes(content)
                     written.append((path, blob))
-                if self._stopped.is_set():
+                if self._stopped.is_set() or self.stopped.is_set():
                     break
         except SourceMissing:
             """One blob's trouble: `fetch` meets it again and tells."""

@@ -373,6 +373,11 @@ class EdgePool:
                     session.abort()
                 raise
 
+    def abort(self) -> None:
+        """End whatever runs now for any edge, from any thread."""
+        for session in self._sessions.values():
+            session.abort()
+
     def close(self) -> None:
         """End the receivers."""
         for session in self._sessions.values():

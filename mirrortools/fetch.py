@@ -85,7 +85,7 @@ class Desk:
 
     `workers` is the number of connections; None: as many as pay.
 
-    `wait` lets time pass on `clock`, unless the event is set meanwhile.
+    `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
 
     store: Store
@@ -96,6 +96,7 @@ class Desk:
     segment_bytes: int = SEGMENT_BYTES
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
@@ -124,7 +125,7 @@ def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: _Sources, prog
     if len(small) < FEW:
         return wanted
     source = desk.sources[0]
-    bulk = Bulk(source, desk.store, desk.partial, desk.workers or BULK_WORKERS, progress.received)
+    bulk = Bulk(source, desk.store, desk.partial, desk.workers or BULK_WORKERS, progress.received, desk.stopped)
     if trouble := bulk.fetch(small):
         sources.shun(source, trouble)
     missing = set(desk.store.missing(small))
@@ -305,7 +306,7 @@ class _Sources:
     """What all workers learn about the sources: who is to be left alone for a while, who cannot seek."""
 
     def __init__(self, desk: Desk) -> None:
-        self.stopped = threading.Event()
+        self.stopped = desk.stopped
         self.cannot_seek: set[str] = set()
         self._shunned_until: dict[str, float] = {}
         self._pauses: dict[str, tuple[float, str]] = {}

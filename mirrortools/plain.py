@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,13 +40,11 @@ def _groups(blobs: Sequence[Blob]) -> list[list[Blob]]:
 
 
 def _adopt(group: Sequence[Blob], mirror: GitMirror, store: Store, stage: Path) -> None:
-    written = [(stage / f"git-{blob.digest}.{os.getpid()}", blob) for blob in group]
-    try:
+    # A folder of its own: repositories that are synced side by side have files in common.
+    with tempfile.TemporaryDirectory(prefix="git.", dir=stage) as folder:
+        written = [(Path(folder) / blob.digest, blob) for blob in group]
         _write(written, mirror)
         store.adopt_all(written)
-    finally:
-        for path, _ in written:  # what is left after a failure would fill the disk
-            path.unlink(missing_ok=True)
 
 
 def _write(written: Sequence[tuple[Path, Blob]], mirror: GitMirror) -> None:

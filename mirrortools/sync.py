@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import Delivery, EdgePool
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.plain import adopt_plain
@@ -25,6 +27,8 @@ from mirrortools.store import Store
 from mirrortools.tree import Tree
 from mirrortools.upstreams import Clients, GitMirror, Upstream, open_upstream, patient
 
+ABREAST = 8
+FETCHING = 2
 _LIVE_S = 1.0
 
 
@@ -114,18 +118,40 @@ class Call:
     wish: Wish
     watch: Watch
     pool: EdgePool
+    gate: Gate = field(default_factory=lambda: Gate(FETCHING))
+    stopped: threading.Event = field(default_factory=threading.Event)
 
 
 def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
-    """Sync and deliver repositories one after the other; what fails is told in its outcome and holds no other."""
-    outcomes = []
+    """Sync and deliver repositories; what fails is told in its outcome and holds no other.
+
+    Several are looked at side by side; of those that have something to fetch, the smallest go first, few at a time.
+    """
     with _pool(origin, repositories) as pool:
-        for repository in repositories:
-            outcomes.append(_sync_and_deliver(repository, Call(origin, wish, watch, pool)))
+        call = Call(origin, wish, watch, pool)
+        outcomes = _side_by_side(repositories, call) if len(repositories) > 1 else []
+        for repository in repositories[len(outcomes) :]:
+            outcomes.append(_sync_and_deliver(repository, call))
             watch.ended(outcomes[-1])
     if not wish.dry_run:
         outcomes[-1:] = [_announce(origin, outcome) for outcome in outcomes[-1:]]
     return outcomes
+
+
+def _side_by_side(repositories: Sequence[RepositoryConfig], call: Call) -> list[Outcome]:
+    """Sync many repositories on a few threads; whatever ends this one ends those too."""
+    with ThreadPoolExecutor(ABREAST, "sync") as threads:
+        work = [threads.submit(_sync_and_deliver, repository, call) for repository in repositories]
+        try:
+            for done in as_completed(work):
+                call.watch.ended(done.result())
+        except BaseException:
+            call.stopped.set()
+            threads.shutdown(wait=False, cancel_futures=True)
+            call.origin.clients.break_off()
+            call.pool.abort()
+            raise
+        return [done.result() for done in work]
 
 
 def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
@@ -237,7 +263,8 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     manifests = place.manifests(target)
     plan = make_plan(news.held, manifests.values(), origin.store.has)
     call.watch.planned(place.repo, plan)
-    progress = _fetch(place, manifests, plan, upstream, live)
+    with call.gate.passing(plan.fetch_bytes):
+        progress = _fetch(place, manifests, plan, upstream, live, call.stopped)
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
@@ -250,7 +277,14 @@ def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
     return served is not None and rules == place.rules and not origin.store.missing(served.blobs)
 
 
-def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream: Upstream, live: _Live) -> Progress:
+def _fetch(
+    place: Place,
+    manifests: Mapping[str, Manifest],
+    plan: Plan,
+    upstream: Upstream,
+    live: _Live,
+    stopped: threading.Event,
+) -> Progress:
     """Bring in what a plan names: git's own blobs from the mirror, the rest from the sources."""
     origin, config = live.origin, live.origin.config
     _check_room(plan, origin)
@@ -262,7 +296,9 @@ def _fetch(place: Place, manifests: Mapping[str, Manifest], plan: Plan, upstream
     if place.repository.backup_source:
         sources.append(open_upstream(place.repository.backup_source, place.repo, place.mirror, origin.clients))
     state = origin.root / "state"
-    desk = Desk(origin.store, state / "partial", state / "quarantine", tuple(sources), config.max_parallel)
+    desk = Desk(
+        origin.store, state / "partial", state / "quarantine", tuple(sources), config.max_parallel, stopped=stopped
+    )
     progress = Progress(live.fetched)
     names = _names(manifests)
     fetch({blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}, desk, progress)

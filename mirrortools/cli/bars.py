@@ -83,11 +83,10 @@ class Bars(Lines):
         self._progress.update(self._task(f"{edge} {repo}", planned_bytes), completed=sent_bytes)
 
     def ended(self, outcome: Outcome) -> None:
-        """Take the bars away and tell the outcome."""
+        """Take its bars away and tell the outcome."""
         with self._lock:
-            for task in self._tasks.values():
-                self._progress.remove_task(task)
-            self._tasks.clear()
+            for name in [name for name in self._tasks if name.endswith(f" {outcome.repo}")]:
+                self._progress.remove_task(self._tasks.pop(name))
         self._progress.stop()
         super().ended(outcome)
         self._progress.start()

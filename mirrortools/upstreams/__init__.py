@@ -17,6 +17,7 @@ from mirrortools.upstreams.git import GitMirror, TreeFile
 from mirrortools.upstreams.gitlfs import GitLfs
 from mirrortools.upstreams.http import HttpClient
 from mirrortools.upstreams.patience import patient
+from mirrortools.upstreams.program import end_programs
 
 __all__ = [
     "KINDS",
@@ -51,6 +52,14 @@ class Clients:
             if ca_file not in self._clients:
                 self._clients[ca_file] = HttpClient(str(ca_file) if ca_file else None, self._proxies, self._bypass)
             return self._clients[ca_file]
+
+    def break_off(self) -> None:
+        """End what other threads ask for, programs among it; nothing can be asked afterwards."""
+        with self._lock:
+            clients = list(self._clients.values())
+        for client in clients:
+            client.break_off()
+        end_programs()
 
     def close(self) -> None:
         """Close all connections."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mirrortools.errors import (
 from mirrortools.files import make_folder
 from mirrortools.model import COMMIT, Blob, Entry, check_full_ref
 from mirrortools.upstreams.base import RemoteRefs
+from mirrortools.upstreams.program import run_program
 
 PROTOCOLS = "http:https:ssh:file"
 POINTER_BYTES = 1024
@@ -39,7 +39,8 @@ _POINTER = re.compile(
 SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=20", "-oServerAliveInterval=15", "-oServerAliveCountMax=4")
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "SSH_AUTH_SOCK")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-_FULL = re.compile(r"No space left on device|Disk quota exceeded|disk full")
+# The last one is cat-file whose output could not be written.
+_FULL = re.compile(r"No space left on device|Disk quota exceeded|disk full|unable to stream")
 # Old, harmless sins of real repositories; anything else that fsck calls an error is refused.
 _FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingSpaceBeforeEmail")
 
@@ -77,15 +78,7 @@ class GitMirror:
 
     def run(self, *arguments: str, stdin: bytes | None = None, remote: Remote | None = None) -> bytes:
         """Run git here and give its output. Raises StoreError, or UpstreamError when a remote is involved."""
-        done = subprocess.run(
-            self.command(*arguments),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            env=_environment(remote),
-            cwd=self.folder,
-            check=False,
-        )
+        done = run_program(self.command(*arguments), stdin=stdin, env=_environment(remote), cwd=self.folder)
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
             if remote and not _FULL.search(text):
@@ -202,14 +195,7 @@ class GitMirror:
     def write_blob(self, oid: str, target: Path) -> None:
         """Write one object's content to a file, whatever its size."""
         with target.open("wb") as file:
-            done = subprocess.run(
-                self.command("cat-file", "blob", oid),
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.PIPE,
-                env=_environment(None),
-                check=False,
-            )
+            done = run_program(self.command("cat-file", "blob", oid), stdout=file, env=_environment(None))
         if done.returncode:
             raise self._error(f"cat-file blob {oid}", done.stderr.decode(errors="replace").strip())
 

@@ -21,6 +21,7 @@ from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
 from mirrortools.upstreams.http import Credential, HttpClient
 from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
 from mirrortools.upstreams.local import FileBytes, open_regular
+from mirrortools.upstreams.program import run_program
 
 _SSH_TIMEOUT_S = 30
 _SSH_FAILED = 255
@@ -123,13 +124,7 @@ def authenticate_over_ssh(url: str) -> LfsServer:
     port = ["-p", str(parts.port)] if parts.port else []
     question = f"git-lfs-authenticate {shlex.quote(unquote(parts.path))} download"
     try:
-        done = subprocess.run(
-            [*SSH, *port, "--", target, question],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SSH_TIMEOUT_S,
-            check=False,
-        )
+        done = run_program([*SSH, *port, "--", target, question], timeout_s=_SSH_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise SourceUnavailable(f"{url}: no answer over ssh within {_SSH_TIMEOUT_S} s") from error
     if done.returncode:

@@ -512,8 +512,37 @@ def test_several_repositories_and_one_that_fails_does_not_hold_the_others(
 
     assert ended.status == 11
     assert "org/is-not-there" in ended.stderr
+    assert ended.stderr.count("mirrortool:") == 1, ended
     assert mirror.served(f"datasets/{repo}")["train.csv"] == b"1,2\n"
     assert mirror.served(repo)["a.safetensors"] == noise(500)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_over_many_repositories_ends_when_it_is_told_to(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, number: signal.Signals, status: int
+) -> None:
+    """No thread and no program keeps it; what was fetched stays for the next run."""
+    contents = {f"{repo}-{place}": noise(24 << 20, place) for place in range(3)}
+    mirror.job["repositories"] = []
+    for name, content in contents.items():
+        upstream.commit(name, {"model.safetensors": content})
+        mirror.add(name)
+    upstream.limit_rate(3 << 20)
+    running = mirror.start("sync", "--all")
+    partial = mirror.root / "state" / "partial"
+    _wait_until(lambda: any(len(file.read_text().splitlines()) > 1 for file in partial.glob("*.journal")))
+    running.send_signal(number)
+    _, said = running.communicate(timeout=20)
+    upstream.heal()
+
+    ended = mirror.run("sync", "--all", "--json")
+
+    assert running.returncode == status, said
+    assert "Traceback" not in said
+    assert ended.status == 0, ended.stderr
+    assert sum(outcome["resumed_bytes"] for outcome in ended.json) > 0
+    for name, content in contents.items():
+        assert mirror.served(name)["model.safetensors"] == content
 
 
 def _push_symlink(upstream: GitLfsUpstream, repo: str, clone: Path) -> None:
