@@ -418,7 +418,7 @@ class _BlobJob:
             elif self._ask_another_alone(alone):
                 fruitless = 0
             else:
-                raise _the_telling_one(errors)
+                raise _the_telling_one(errors, self._name)
 
     def _ask_in_turn(self, span: Span) -> list[UpstreamError]:
         errors = []
@@ -571,6 +571,9 @@ def _pause_s(errors: list[UpstreamError], fruitless: int) -> float | None:
     return None if min(asked) > LONGEST_PAUSE_S else max(own_s, min(asked))
 
 
-def _the_telling_one(errors: list[UpstreamError]) -> UpstreamError:
-    """The error to end with: of a source that may have it, rather than of one that does not."""
-    return next((error for error in errors if isinstance(error, SourceUnavailable | RateLimited)), errors[0])
+def _the_telling_one(errors: list[UpstreamError], name: str) -> UpstreamError:
+    """The error to end with, about the file `name`: of a source that may have it, rather than of one that does not."""
+    told = next((error for error in errors if isinstance(error, SourceUnavailable | RateLimited)), errors[0])
+    if isinstance(told, RateLimited):
+        return RateLimited(f"{name}: {told}", told.retry_after_s)
+    return type(told)(f"{name}: {told}")
