@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +25,16 @@ from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
 from mirrortools.store import Store
 from mirrortools.tree import Tree
-from mirrortools.upstreams import Clients, GitMirror, Upstream, open_upstream, patient
+from mirrortools.upstreams import (
+    ByteSource,
+    Clients,
+    GitMirror,
+    Upstream,
+    held_by,
+    open_seed,
+    open_upstream,
+    patient,
+)
 
 ABREAST = 8
 FETCHING = 2
@@ -292,17 +301,31 @@ def _fetch(
     plain = [blob for blob in plan.fetch if blob.algorithm == "git"]
     adopt_plain(plain, place.mirror, origin.store, origin.root / "state" / "stage")
     live.fetched(sum(blob.size for blob in plain))
-    sources = [upstream]
-    if place.repository.backup_source:
-        sources.append(open_upstream(place.repository.backup_source, place.repo, place.mirror, origin.clients))
-    state = origin.root / "state"
-    desk = Desk(
-        origin.store, state / "partial", state / "quarantine", tuple(sources), config.max_parallel, stopped=stopped
-    )
-    progress = Progress(live.fetched)
-    names = _names(manifests)
-    fetch({blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}, desk, progress)
+    progress, names = Progress(live.fetched), _names(manifests)
+    missing = {blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}
+    for sources, blobs in _by_source(place, upstream, missing, origin):
+        state = origin.root / "state"
+        desk = Desk(
+            origin.store, state / "partial", state / "quarantine", sources, config.max_parallel, stopped=stopped
+        )
+        fetch({blob: missing[blob] for blob in blobs}, desk, progress)
     return progress
+
+
+def _by_source(
+    place: Place, upstream: Upstream, missing: Iterable[Blob], origin: Origin
+) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
+    """Which blobs to ask of whom: what lies on this host already comes from there, with the sources behind it."""
+    sources: tuple[ByteSource, ...] = (upstream,)
+    backup, left = place.repository.backup_source, list(missing)
+    if backup:
+        sources = (upstream, open_upstream(backup, place.repo, place.mirror, origin.clients))
+    for folder in origin.config.seeds:
+        held = held_by(folder, place.repo, left)
+        if held:
+            yield (open_seed(folder, place.repo), *sources), held
+            left = [blob for blob in left if blob not in set(held)]
+    yield sources, left
 
 
 def _names(manifests: Mapping[str, Manifest]) -> dict[Blob, str]:

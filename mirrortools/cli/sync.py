@@ -41,7 +41,7 @@ from mirrortools.sync import Origin, Outcome, Watch, Wish
 from mirrortools.sync import deliver as run_deliver
 from mirrortools.sync import sync as run_sync
 from mirrortools.tree import Tree
-from mirrortools.upstreams import Clients
+from mirrortools.upstreams import Budget, Clients
 
 _EDGE_KINDS = (EdgeUnreachable, EdgeRefused, IntegrityError, NoSpace, Locked, StoreError)
 _SOURCE_KINDS = (SourceUnavailable, SourceMissing, AccessDenied, RateLimited, HostileTree, RefMovedBack)
@@ -100,7 +100,8 @@ def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
 
 @contextmanager
 def _origin(config: Config) -> Iterator[Origin]:
-    clients = Clients(urllib.request.getproxies(), urllib.request.proxy_bypass)
+    budget = Budget(config.root / "state" / "budget", config.request_budget)
+    clients = Clients(urllib.request.getproxies(), urllib.request.proxy_bypass, budget)
     state = State(config.root)
     try:
         yield Origin(config, Store(config.root), Tree(config.root), state, clients)

@@ -65,6 +65,8 @@ def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[st
         sync_interval_s=form.sync_interval,
         max_parallel=form.max_parallel,
         min_free_bytes=form.min_free,
+        request_budget=form.request_budget,
+        seeds=form.seeds,
         edges=MappingProxyType(edges),
         jobs=MappingProxyType({part.name: _job(main, part) for part in parts}),
     )

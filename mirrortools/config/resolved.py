@@ -105,7 +105,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that was configured. `max_parallel` is None for `auto`; `path` is the main file."""
+    """Everything that was configured; `path` is the main file.
+
+    `max_parallel` is None for `auto`, `request_budget` (questions a host and 5 minutes) for `unlimited`.
+    """
 
     path: Path
     root: Path
@@ -113,6 +116,8 @@ class Config:
     sync_interval_s: int
     max_parallel: int | None
     min_free_bytes: int
+    request_budget: int | None
+    seeds: tuple[Path, ...]
     edges: Mapping[str, EdgeConfig]
     jobs: Mapping[str, Job]
 

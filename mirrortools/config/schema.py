@@ -29,6 +29,8 @@ EDGE_SCHEMES: Final = ("ssh", "file")
 DEFAULT_LISTEN: Final = "0.0.0.0:80"
 DEFAULT_INTERVAL_S: Final = 3600
 DEFAULT_MIN_FREE_BYTES: Final = 1 << 30
+DEFAULT_REQUESTS: Final = 500
+LEAST_REQUESTS: Final = 10
 Item = TypeVar("Item")
 HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z|[0-9A-Fa-f:]+(?:%[A-Za-z0-9]+)?\Z")
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
@@ -85,6 +87,16 @@ def _edge_url(text: str) -> str:
 
 def _http_url(text: str) -> str:
     return check_url(text, ("http", "https"))
+
+
+def _requests(value: object) -> int | None:
+    if value == "unlimited":
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and int(value) >= LEAST_REQUESTS:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= LEAST_REQUESTS:
+        return value
+    raise ValueError(f"expected a number of {LEAST_REQUESTS} or more, or unlimited, got {value!r}")
 
 
 def _root(path: Path) -> Path:
@@ -151,6 +163,11 @@ Parallel = Annotated[
     int | None,
     BeforeValidator(_parallel),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}),
+]
+Requests = Annotated[
+    int | None,
+    BeforeValidator(_requests),
+    WithJsonSchema({"anyOf": [{"const": "unlimited"}, {"type": "integer", "minimum": 10}]}),
 ]
 SourceUrl = Annotated[str, AfterValidator(_source_url)]
 Listen = Annotated[str, AfterValidator(_listen), _TEXT_OR_NUMBER]
@@ -321,6 +338,17 @@ class MainForm(SourcesForm):
         default=DEFAULT_MIN_FREE_BYTES,
         description="Disk space that a sync always leaves free.",
         examples=["10GiB"],
+    )
+    request_budget: Requests = Field(
+        default=DEFAULT_REQUESTS,
+        description="Questions (git, links) to a source's host in 5 minutes, by all runs together; or unlimited.",
+        examples=[500, "unlimited"],
+    )
+    seeds: tuple[Annotated[Path, AfterValidator(_root)], ...] = Field(
+        default=(),
+        description="Folders of this host that are looked into before a source is asked for bytes: a root of "
+        "mirrortools, a Hub cache, a folder with git-LFS objects.",
+        examples=[["/var/cache/huggingface/hub", "/srv/old-mirror"]],
     )
     force_push: Literal["refuse", "accept"] = Field(
         default="refuse",

@@ -65,6 +65,8 @@ def _main(config: Config) -> Document:
         "sync_interval": format_duration(config.sync_interval_s),
         "max_parallel": config.max_parallel or "auto",
         "min_free": format_size(config.min_free_bytes),
+        "request_budget": config.request_budget or "unlimited",
+        "seeds": [str(seed) for seed in config.seeds],
         "edges": {edge.name: _edge(edge) for edge in config.edges.values()},
     }
 

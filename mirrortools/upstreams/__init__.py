@@ -12,15 +12,18 @@ from mirrortools.config import Source
 from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
 from mirrortools.upstreams.base import ByteSource, Reader, RemoteRefs, Upstream
+from mirrortools.upstreams.budget import Budget
 from mirrortools.upstreams.directory import Directory
 from mirrortools.upstreams.git import GitMirror, TreeFile
 from mirrortools.upstreams.gitlfs import GitLfs
 from mirrortools.upstreams.http import HttpClient
 from mirrortools.upstreams.patience import patient
 from mirrortools.upstreams.program import end_programs
+from mirrortools.upstreams.seeds import held_by, open_seed
 
 __all__ = [
     "KINDS",
+    "Budget",
     "ByteSource",
     "Clients",
     "GitMirror",
@@ -28,6 +31,8 @@ __all__ = [
     "RemoteRefs",
     "TreeFile",
     "Upstream",
+    "held_by",
+    "open_seed",
     "open_upstream",
     "patient",
 ]
@@ -36,11 +41,15 @@ Opener = Callable[[Source, RepoId, GitMirror, "Clients"], Upstream]
 
 
 class Clients:
-    """One HTTP client for each certificate authority in use, so that connections are shared. Thread-safe."""
+    """What upstreams share: an HTTP client for each certificate authority, and the budget. Thread-safe."""
 
     def __init__(
-        self, proxies: Mapping[str, str] | None = None, bypass: Callable[[str], bool] = lambda _host: False
+        self,
+        proxies: Mapping[str, str] | None = None,
+        bypass: Callable[[str], bool] = lambda _host: False,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget()
         self._proxies = proxies
         self._bypass = bypass
         self._clients: dict[Path | None, HttpClient] = {}
@@ -50,7 +59,9 @@ class Clients:
         """The client that trusts `ca_file`, or the system's authorities when it is None."""
         with self._lock:
             if ca_file not in self._clients:
-                self._clients[ca_file] = HttpClient(str(ca_file) if ca_file else None, self._proxies, self._bypass)
+                self._clients[ca_file] = HttpClient(
+                    str(ca_file) if ca_file else None, self._proxies, self._bypass, budget=self.budget
+                )
             return self._clients[ca_file]
 
     def break_off(self) -> None:
@@ -59,6 +70,7 @@ class Clients:
             clients = list(self._clients.values())
         for client in clients:
             client.break_off()
+        self.budget.break_off()
         end_programs()
 
     def close(self) -> None:

@@ -23,6 +23,9 @@ from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
 from mirrortools.upstreams.local import FileBytes, open_regular
 from mirrortools.upstreams.program import run_program
 
+# What git asks of a host, in requests (gitprotocol-v2): for its refs, and for objects.
+REFS_QUESTIONS = 2
+FETCH_QUESTIONS = 3
 _SSH_TIMEOUT_S = 30
 _SSH_FAILED = 255
 _NO_SUCH_COMMAND = 127
@@ -41,11 +44,13 @@ class GitLfs:
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now: one `ls-remote`. Raises UpstreamError."""
-        return self._mirror.remote_refs(self._remote())
+        with self._asking(REFS_QUESTIONS):
+            return self._mirror.remote_refs(self._remote())
 
     def bring(self, refs: Mapping[str, str], commits: Collection[str]) -> None:
         """Fetch git's objects. Raises UpstreamError."""
-        self._mirror.fetch(self._remote(), refs, commits)
+        with self._asking(FETCH_QUESTIONS):
+            self._mirror.fetch(self._remote(), refs, commits)
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Say which blobs will be asked for, in which order."""
@@ -62,6 +67,12 @@ class GitLfs:
     def break_off(self) -> None:
         """End what other threads read."""
         self._bytes.break_off()
+
+    def _asking(self, questions: int) -> AbstractContextManager[None]:
+        parts = urlsplit(self.name)
+        if parts.scheme == "file":
+            return contextlib.nullcontext()
+        return self._client.budget.asking(parts.netloc.rpartition("@")[2], questions)
 
     def _remote(self) -> Remote:
         settings: dict[str, str] = {}

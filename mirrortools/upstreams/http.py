@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 from mirrortools import __version__
 from mirrortools.errors import SourceUnavailable
 from mirrortools.upstreams.answers import Origin, content_start, describe, error_for, origin_of, shown
+from mirrortools.upstreams.budget import Budget
 from mirrortools.upstreams.connections import Connection, Connections, Way
 from mirrortools.upstreams.wire import Head, NotHttp, Wire
 
@@ -158,7 +159,8 @@ class Body:
 class HttpClient:
     """Asks over pooled connections. Thread-safe.
 
-    `proxies` maps a URL scheme to a proxy URL; `bypass` tells hosts that are asked directly.
+    `proxies` maps a URL scheme to a proxy URL; `bypass` tells hosts that are asked directly. Callers ask the `budget`
+    before they put questions to a host.
     """
 
     def __init__(
@@ -167,7 +169,9 @@ class HttpClient:
         proxies: Mapping[str, str] | None = None,
         bypass: Callable[[str], bool] = lambda _host: False,
         timeout_s: float = TIMEOUT_S,
+        budget: Budget | None = None,
     ) -> None:
+        self.budget = budget or Budget()
         tls = ssl.create_default_context(cafile=ca_file)
         self._connections = Connections(Way(tls, timeout_s, proxies or {}, bypass))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from mirrortools.errors import AccessDenied, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
@@ -138,7 +139,8 @@ class LfsBytes:
         request = Request(
             f"{server.url}/objects/batch", "POST", headers, json.dumps(question).encode(), server.credential
         )
-        with self._client.open(request) as body:
+        host = urlsplit(server.url).netloc.rpartition("@")[2]
+        with self._client.budget.asking(host, 1), self._client.open(request) as body:
             return read_batch(server, blobs, body.read_all())
 
 

@@ -517,6 +517,35 @@ def test_several_repositories_and_one_that_fails_does_not_hold_the_others(
     assert mirror.served(repo)["a.safetensors"] == noise(500)
 
 
+@pytest.mark.parametrize("kind", ["root", "hub cache", "git-lfs"])
+def test_what_lies_on_this_host_is_not_fetched(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, tmp_path: Path, kind: str
+) -> None:
+    """A seed gives the blobs that it has; one that is damaged there comes from the source."""
+    large, small, rotten = noise(9 << 20, 1), noise(1000, 2), noise(2000, 3)
+    files = {"large.safetensors": large, "small.safetensors": small, "rotten.safetensors": rotten}
+    upstream.commit(repo, {**files, "new.safetensors": b"new"})
+    seed = tmp_path / "seed"
+    for content in files.values():
+        digest = sha256(content)
+        sharded = f"{digest[:2]}/{digest[2:4]}/{digest}"
+        places = {
+            "root": seed / "public" / "blobs" / "sha256" / sharded,
+            "hub cache": seed / "hub" / f"models--{repo.replace('/', '--')}" / "blobs" / digest,
+            "git-lfs": seed / ".git" / "lfs" / "objects" / sharded,
+        }
+        places[kind].parent.mkdir(parents=True, exist_ok=True)
+        places[kind].write_bytes(content if content != rotten else b"x" * len(rotten))
+    mirror.settings["seeds"] = [str(seed)]
+
+    outcome = mirror.sync()
+
+    found = mirror.served(repo)
+    assert {name: found[name] for name in files} == files
+    assert upstream.lfs_bytes() == len(rotten) + len(b"new")
+    assert outcome["from_source"][str(seed)] >= len(large) + len(small)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_over_many_repositories_ends_when_it_is_told_to(
     mirror: Mirror, upstream: GitLfsUpstream, repo: str, number: signal.Signals, status: int
