@@ -16,9 +16,12 @@ import pytest
 from tests.servers.nspawn import Machine
 
 TIMEOUT_S = 30
-PROJECT = Path(__file__).parents[2]
-# What runs the tests may lie in a home that is closed to other accounts.
-BINDS = {"/opt/code": PROJECT, "/opt/packages": Path(click.__file__).parents[1], "/opt/python": Path(sys.base_prefix)}
+# What runs the tests may lie in folders that are closed to other accounts.
+BINDS = {
+    "/opt/code/mirrortools": Path(__file__).parents[2] / "mirrortools",
+    "/opt/packages": Path(click.__file__).parents[1],
+    "/opt/python": Path(sys.base_prefix),
+}
 PROGRAM = f"""\
 #!/bin/sh
 export PYTHONPATH=/opt/code:/opt/packages LD_LIBRARY_PATH=/opt/python/lib

@@ -118,19 +118,20 @@ class Machine:
         running.enter_context(_mounted("overlay", self.root, layers))
 
     def _boot(self, running: ExitStack) -> None:
-        group = running.enter_context(_own_cgroup(self.name))
+        groups = running.enter_context(_own_cgroups(self.name))
         with _Notices(self.folder) as notices:
-            nspawn = Process(self._command(group), self.folder / "console.log", {"NOTIFY_SOCKET": str(notices.path)})
+            nspawn = Process(self._command(groups), self.folder / "console.log", {"NOTIFY_SOCKET": str(notices.path)})
             running.callback(nspawn.stop)
             nspawn.launch()
             self._leader = int(notices.wait_for("X_NSPAWN_LEADER_PID"))
             running.callback(_power_off, self._leader)
             notices.wait_for("READY")
 
-    def _command(self, group: Path) -> Sequence[str]:
-        """systemd-nspawn, moved into a control group of its own: machines would share one otherwise."""
+    def _command(self, groups: Sequence[Path]) -> Sequence[str]:
+        """The words that run systemd-nspawn in control groups of its own: machines would share one otherwise."""
+        move = "; ".join(f'echo $$ >"{group}/cgroup.procs"' for group in groups)
         return [
-            *("sh", "-c", f'echo $$ >"{group}/cgroup.procs" && exec "$@"', "sh"),
+            *("sh", "-c", f'set -e; {move}; exec "$@"', "sh"),
             program("systemd-nspawn"),
             "--quiet",
             "--register=no",
@@ -215,20 +216,22 @@ def _mask(path: Path) -> None:
 
 
 @contextmanager
-def _own_cgroup(name: str) -> Iterator[Path]:
-    """A control group in the hierarchy that systemd uses: of its own in version 1, the only one in version 2."""
-    trees = [_CGROUPS / "systemd", _CGROUPS / "unified"] if (_CGROUPS / "systemd").is_dir() else [_CGROUPS]
-    group = trees[0] / name
-    try:
-        group.mkdir()
-    except OSError as error:
-        raise ServerError(f"{group}: {error.strerror}; systemd needs control groups that can be written") from error
-    try:
-        yield group
-    finally:
+def _own_cgroups(name: str) -> Iterator[Sequence[Path]]:
+    """Control groups in the hierarchies that systemd uses: one of version 2, or of version 1, or of both."""
+    trees = [_CGROUPS / tree for tree in ("systemd", "unified") if (_CGROUPS / tree).is_dir()] or [_CGROUPS]
+    with ExitStack() as made:
         for tree in trees:
-            for folder, _, _ in os.walk(tree / name, topdown=False):
-                Path(folder).rmdir()
+            made.callback(_remove_cgroup, tree / name)
+            try:
+                (tree / name).mkdir()
+            except OSError as error:
+                raise ServerError(f"{tree}: {error.strerror}; systemd needs control groups to write to") from error
+        yield [tree / name for tree in trees]
+
+
+def _remove_cgroup(group: Path) -> None:
+    for folder, _, _ in os.walk(group, topdown=False):
+        Path(folder).rmdir()
 
 
 def _power_off(leader: int) -> None:
