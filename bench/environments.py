@@ -13,7 +13,7 @@ def make(name: str) -> Path:
     """The folder .venvs/<name>, in which bench/requirements/<name>.txt is installed. Raises SystemExit."""
     requirements = PROJECT / "bench" / "requirements" / f"{name}.txt"
     folder = PROJECT / ".venvs" / name
-    stamp, now = folder / ".setup", f"{folder}\n{requirements.read_text()}"
+    stamp, now = folder / ".setup", f"{folder.resolve()}\n{requirements.read_text()}"
     if stamp.exists() and stamp.read_text() == now:
         return folder
     print(f"bench: installing {folder.relative_to(PROJECT)}", file=sys.stderr)

@@ -14,6 +14,7 @@ from bench.works import OURS_CARELESS, Target, Work
 
 NOTES = Path(__file__).with_name("notes")
 _TIE = 0.005
+_MOST_GROWTH = 1.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _note(work: Work) -> list[str]:
 
 def _growth(results: Sequence[tuple[Work, Sequence[Entry]]]) -> str:
     """How the cost of finding nothing new grows with the number of repositories."""
-    rows = []
+    rows, costs = [], []
     for work, entries in results:
         ours, alone = (_samples_of(entries, name) for name in ("ours", "ls-remote"))
         if work.copies and work.road == "plain" and ours:
@@ -167,6 +168,7 @@ def _growth(results: Sequence[tuple[Work, Sequence[Entry]]]) -> str:
             alone_ms = f"{1000 * _median(alone, _wall) / work.copies:.2f}" if alone else ""
             requests = _median(ours, lambda s: s.requests) / work.copies
             rows.append([f"{work.copies:,}", f"{each_ms:.2f}", alone_ms, f"{requests:.2f}"])
+            costs.append((work.copies, each_ms))
     if len(rows) < 2:
         return ""
     head = ["repositories", "ours, ms each", "ls-remote alone, ms each", "our requests each"]
@@ -177,7 +179,14 @@ def _growth(results: Sequence[tuple[Work, Sequence[Entry]]]) -> str:
         _row(["---:"] * len(head)),
         *map(_row, rows),
     ]
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", _linear(*costs[-2:]), ""])
+
+
+def _linear(fewer: tuple[int, float], more: tuple[int, float]) -> str:
+    """Whether each repository costs as much among many as among few."""
+    ratio = more[1] / fewer[1]
+    met = _verdict(ratio <= _MOST_GROWTH)
+    return f"Required: linear. Each of {more[0]:,} costs {ratio:.2f}× what each of {fewer[0]:,} costs: {met}."
 
 
 def _missing() -> str:

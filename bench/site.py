@@ -30,7 +30,7 @@ from tests.servers.process import Process
 MIRRORTOOL = Path(sys.executable).with_name("mirrortool")
 LIMITED_BYTES_PER_S = 20_000_000
 FAR_S = 0.025
-_LOG_DELAY_S = 0.1
+_LOG_DELAY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)

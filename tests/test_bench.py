@@ -1,0 +1,133 @@
+"""bench/pull: every competitor really fetches the right bytes, and what it says of them is true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bench import environments
+from bench.case import Case, Competitor, DidNotRun, Step, WrongBytes, check_files
+from bench.content import KIB, Content
+from bench.measure import measure
+from bench.report import Heading, report
+from bench.rounds import Entry, Rounds, Sample
+from bench.site import Site
+from bench.works import AGAIN, LS_REMOTE, OURS, Target, Work, works
+
+TWO = Content(2, 64 * KIB)
+ONE = Content(1, 64 * KIB)
+SINGLE = ("curl-openssl",)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("bench") / "site") as running:
+        yield running
+
+
+@pytest.fixture
+def rounds(tmp_path: Path) -> Rounds:
+    return Rounds(tmp_path / "targets", 1, lambda _text: None)
+
+
+def everyone(road: str) -> list[Competitor]:
+    """All who compete on a road, each once."""
+    found = {c.name: c for work in works() if work.road == road and not work.copies for c in work.competitors}
+    return list(found.values())
+
+
+@pytest.mark.parametrize("road", ["plain", "tls", "limited"])
+def test_every_competitor_fetches_every_byte(road: str, site: Site, rounds: Rounds) -> None:
+    """Whoever competes on a road ends well, with the files that the server has: the rounds check each hash."""
+    environments.make("olah")
+    several = tuple(c for c in everyone(road) if c.name not in SINGLE)
+    alone = tuple(c for c in everyone(road) if c.name in SINGLE)
+    entries = rounds.run(Work("tiny", "Tiny", TWO, several, road=road), site)
+    entries += rounds.run(Work("one", "One", ONE, alone, road=road), site)
+
+    assert {entry.competitor.name: entry.problem for entry in entries if entry.problem} == {}
+    assert all(len(entry.samples) == 1 for entry in entries)
+    for entry in entries:
+        (sample,) = entry.samples
+        least = 0 if entry.competitor.name in ("openssl", "hashlib", "hashlib-2") else 1
+        assert sample.requests >= least, entry.competitor.name
+
+
+def test_nothing_changed_is_really_nothing(site: Site, rounds: Rounds) -> None:
+    """The measured sync is the second one, and both ask as many repositories."""
+    work = Work("unchanged", "Unchanged", ONE, (AGAIN, LS_REMOTE), copies=3)
+    ours, alone = replace(rounds, count=2).run(work, site)
+
+    assert (ours.problem, alone.problem) == ("", "")
+    assert [sample.requests for sample in ours.samples] == [sample.requests for sample in alone.samples] == [6, 6]
+
+
+def test_wrong_bytes_are_seen(site: Site, tmp_path: Path) -> None:
+    """A file that is missing, that is short, or that has one wrong bit, is not taken for the right one."""
+    site.publish(ONE)
+    case = site.case("plain", ONE)
+    (path,) = case.files
+    right = case.served(path).read_bytes()
+    file = tmp_path / "file"
+    for content in (right[:-1], right[:-1] + bytes([right[-1] ^ 1])):
+        file.write_bytes(content)
+
+        with pytest.raises(WrongBytes, match=path):
+            check_files(case, {path: file})
+    with pytest.raises(WrongBytes, match=path):
+        check_files(case, {})
+    file.write_bytes(right)
+    check_files(case, {path: file})
+
+
+def test_a_command_that_fails_did_not_run(tmp_path: Path) -> None:
+    """Its complaint is the reason that the report gives."""
+    with pytest.raises(DidNotRun, match=r"ended with 3: no luck"):
+        measure(Step(["sh", "-c", "echo no luck >&2; exit 3"], {}), tmp_path)
+
+
+def test_memory_is_that_of_the_command(tmp_path: Path) -> None:
+    """The peak is the child's own: neither ours nor that of the shell before it."""
+    usage = measure(Step(["sleep", "0"], {"PATH": "/usr/bin:/bin"}), tmp_path)
+
+    assert usage.peak_bytes < 20 * 1024 * KIB
+
+
+def sample(wall_s: float, sync_s: float = 0.0) -> Sample:
+    return Sample(wall_s, sync_s, 1.0, 32 * 1024 * KIB, 0, 0.5, 2)
+
+
+def test_the_report_says_what_is_met() -> None:
+    """Ratios are taken round by round; each comparison has its own verdict; problems are named."""
+    fetch, pull = (next(c for c in everyone("plain") if c.name == f"git-lfs-{verb}") for verb in ("fetch", "pull"))
+    targets = (Target("git-lfs-fetch", 1 / 4), Target("git-lfs-pull", 1 / 10))
+    work = Work("one-blob", "One blob", ONE, (OURS, fetch, pull), targets)
+    entries = [
+        Entry(OURS, [sample(2.0), sample(1.0), sample(2.0)]),
+        Entry(fetch, [sample(8.0, 2.0), sample(2.0, 2.0), sample(8.0, 2.0)]),
+        Entry(pull, problem="no such host"),
+    ]
+    text = report(Heading("bench/pull", "today", 3, {"Memory": "24 GiB"}, {"git": "2"}), [(work, entries)])
+
+    assert "| git-lfs-fetch | ≥ 4× faster | 4.00 (2.00–4.00)× faster: met | 5.00 (4.00–5.00)× faster: met |" in text
+    assert "`git-lfs-pull` did not run: no such host" in text
+    assert "| ≤ 64 MiB |  | 32 MiB: met |" in text
+
+
+def test_every_work_has_ours_and_whom_it_is_held_against() -> None:
+    """A requirement against somebody who does not compete would never be seen."""
+    for work in works():
+        names = [competitor.name for competitor in work.competitors]
+
+        assert names[0] == "ours"
+        assert {target.against for target in work.targets} <= set(names)
+        assert set(work.most_rounds) <= set(names)
+
+
+def test_a_case_knows_one_repository_or_many() -> None:
+    """Asking for the only repository of several is a mistake of the caller."""
+    with pytest.raises(ValueError, match="too many"):
+        _ = Case("http://127.0.0.1", ["a/b", "c/d"], Path("/nowhere")).repo
