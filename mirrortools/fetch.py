@@ -33,6 +33,7 @@ from mirrortools.files import make_folder
 from mirrortools.model import Blob
 from mirrortools.pace import MOST, Pace
 from mirrortools.partial import Partial
+from mirrortools.segmented import read_hashes, reuse_segments, write_hashes
 from mirrortools.segments import SEGMENT_BYTES, SPAN_SEGMENTS, Span
 from mirrortools.store import Store, write_error
 from mirrortools.upstreams import ByteSource, Reader
@@ -58,6 +59,7 @@ class Progress:
 
     report: Callable[[int], None] = lambda _bytes: None
     resumed_bytes: int = 0
+    reused_bytes: int = 0
     from_source: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -72,6 +74,12 @@ class Progress:
             self.from_source[source] = self.from_source.get(source, 0) + count
         self.report(count)
 
+    def reused(self, count: int) -> None:
+        """Count bytes that were taken from an older blob."""
+        with self._lock:
+            self.reused_bytes += count
+        self.report(count)
+
     def resumed(self, count: int) -> None:
         """Count bytes that an earlier run had left on disk."""
         with self._lock:
@@ -83,7 +91,8 @@ class Progress:
 class Desk:
     """Where fetching happens: the store, the folders beside it, the sources in order.
 
-    `workers` is the number of connections; None: as many as pay.
+    `workers` is the number of connections; None: as many as pay. `older` names for a blob the file that had its place
+    before: segments that did not change are taken from there, when a source tells which those are.
 
     `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
@@ -97,6 +106,7 @@ class Desk:
     clock: Callable[[], float] = time.monotonic
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
     stopped: threading.Event = field(default_factory=threading.Event)
+    older: Mapping[Blob, Path] = field(default_factory=dict)
 
 
 def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
@@ -217,7 +227,11 @@ class _Coordinator:
             self._progress.report(blob.size)
             return True
         self._open.add(growing)
-        self._enqueue(_BlobJob(name, growing, self._desk, self._sources, self._progress, self._advance))
+        job = _BlobJob(name, growing, self._desk, self._sources, self._progress, self._advance)
+        if blob in self._desk.older and growing.segments.count > 1:
+            self._concluding[self._hashers.submit(job.reuse)] = job
+        else:
+            self._enqueue(job)
         return True
 
     def _advance(self, growing: Partial) -> None:
@@ -374,6 +388,19 @@ class _BlobJob:
         self._choosing = threading.Lock()
         progress.resumed(growing.resumed_bytes)
 
+    def reuse(self) -> None:
+        """Take from the older file what did not change, if a source tells what that is."""
+        for source in self._choice():
+            try:
+                hashes = read_hashes(source.segment_hashes(self.partial.blob), self.partial.segments)
+            except UpstreamError:
+                continue
+            if hashes:
+                copied = reuse_segments(self._desk.older[self.partial.blob], self.partial, hashes)
+                self._contributors |= {_EARLIER} if copied else set()
+                self._progress.reused(copied)
+                return
+
     def cut(self) -> bool:
         """See what is missing; whether that is anything."""
         self._uncut = deque(self.partial.missing())
@@ -523,6 +550,8 @@ class _BlobJob:
         if got == self.partial.blob.digest:
             self.partial.sync()
             self._desk.store.adopt(self.partial.path, self.partial.blob)
+            if self.partial.segments.count > 1:
+                write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
         elif self.partial.forget_damage():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,24 +13,21 @@ from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import Delivery, EdgePool
 from mirrortools.errors import Locked, MirrorError, StoreError
-from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.fetch import Progress
 from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
-from mirrortools.plain import adopt_plain
-from mirrortools.plan import Plan, Space, check_space, make_plan
+from mirrortools.plan import Plan, make_plan
 from mirrortools.publish import GitRefs, Press
+from mirrortools.pull import Pull
 from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
 from mirrortools.store import Store
 from mirrortools.tree import Tree
 from mirrortools.upstreams import (
-    ByteSource,
     Clients,
     GitMirror,
     Upstream,
-    held_by,
-    open_seed,
     open_upstream,
     patient,
 )
@@ -226,7 +222,8 @@ def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
         manifests = place.manifests(news.target)
         plan = make_plan(news.held, manifests.values(), call.origin.store.has)
         call.watch.planned(place.repo, plan)
-        return Outcome(place.repo, plan=plan, names=_names(manifests))
+        pull = Pull(call.origin.config, place, upstream, call.origin.clients, plan, manifests)
+        return Outcome(place.repo, plan=plan, names=pull.names)
     except MirrorError as error:
         return Outcome(place.repo, error=error)
 
@@ -263,6 +260,7 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     origin, place = call.origin, call.origin.place(repository, call.wish.only)
     live = _Live(place.repo, origin, call.watch)
     live.begin()
+    place.mirror.clear_up()
     upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
     news = _look(place, upstream, origin, live.lacking)
     if news.target is None:
@@ -272,8 +270,11 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     manifests = place.manifests(target)
     plan = make_plan(news.held, manifests.values(), origin.store.has)
     call.watch.planned(place.repo, plan)
+    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, call.stopped)
+    progress = Progress(live.fetched)
     with call.gate.passing(plan.fetch_bytes):
-        progress = _fetch(place, manifests, plan, upstream, live, call.stopped)
+        live.expect(plan.fetch_bytes)
+        pull.run(origin.store, progress)
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
@@ -284,66 +285,6 @@ def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
     """Whether what is served follows the rules of today and has every blob in its place."""
     rules = origin.state.repository(str(place.repo)).rules
     return served is not None and rules == place.rules and not origin.store.missing(served.blobs)
-
-
-def _fetch(
-    place: Place,
-    manifests: Mapping[str, Manifest],
-    plan: Plan,
-    upstream: Upstream,
-    live: _Live,
-    stopped: threading.Event,
-) -> Progress:
-    """Bring in what a plan names: git's own blobs from the mirror, the rest from the sources."""
-    origin, config = live.origin, live.origin.config
-    _check_room(plan, origin)
-    live.expect(plan.fetch_bytes)
-    plain = [blob for blob in plan.fetch if blob.algorithm == "git"]
-    adopt_plain(plain, place.mirror, origin.store, origin.root / "state" / "stage")
-    live.fetched(sum(blob.size for blob in plain))
-    progress, names = Progress(live.fetched), _names(manifests)
-    missing = {blob: names[blob] for blob in plan.fetch if blob.algorithm == "sha256"}
-    for sources, blobs in _by_source(place, upstream, missing, origin):
-        state = origin.root / "state"
-        desk = Desk(
-            origin.store, state / "partial", state / "quarantine", sources, config.max_parallel, stopped=stopped
-        )
-        fetch({blob: missing[blob] for blob in blobs}, desk, progress)
-    return progress
-
-
-def _by_source(
-    place: Place, upstream: Upstream, missing: Iterable[Blob], origin: Origin
-) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
-    """Which blobs to ask of whom: what lies on this host already comes from there, with the sources behind it."""
-    sources: tuple[ByteSource, ...] = (upstream,)
-    backup, left = place.repository.backup_source, list(missing)
-    if backup:
-        sources = (upstream, open_upstream(backup, place.repo, place.mirror, origin.clients))
-    for folder in origin.config.seeds:
-        held = held_by(folder, place.repo, left)
-        if held:
-            yield (open_seed(folder, place.repo), *sources), held
-            left = [blob for blob in left if blob not in set(held)]
-    yield sources, left
-
-
-def _names(manifests: Mapping[str, Manifest]) -> dict[Blob, str]:
-    """A file name for each blob."""
-    return {entry.blob: path for manifest in manifests.values() for path, entry in manifest.files.items()}
-
-
-def _check_room(plan: Plan, origin: Origin) -> None:
-    """Refuse before the first byte what would not fit; what partial blobs took already is not counted twice."""
-    disk = os.statvfs(origin.root)
-    space = Space(disk.f_bavail * disk.f_frsize, origin.config.min_free_bytes)
-    partial = origin.root / "state" / "partial"
-    begun = sum(_allocated(partial / f"{blob.digest}.part") for blob in plan.fetch)
-    check_space(plan.fetch_bytes - begun, space, origin.root)
-
-
-def _allocated(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outcome:

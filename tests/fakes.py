@@ -91,6 +91,7 @@ class FakeSource:
     open_readers: int = 0
     sent_bytes: int = 0
     prepared: list[Blob] = field(default_factory=list)
+    hashes: dict[str, object] = field(default_factory=dict)
     wait_before_bytes: threading.Event | None = None
     broken_off: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -108,6 +109,10 @@ class FakeSource:
         self.broken_off.set()
         if self.wait_before_bytes is not None:
             self.wait_before_bytes.set()
+
+    def segment_hashes(self, blob: Blob) -> object:
+        """What a test said that it tells of segments."""
+        return self.hashes.get(blob.digest)
 
     def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
         """Read whole blobs as `open` gives them, until the first trouble."""

@@ -159,6 +159,8 @@ def _pulled(outcome: Outcome) -> str:
         return "up to date, nothing fetched"
     plan, progress = outcome.plan, outcome.progress
     text = f"published; fetched {size(progress.fetched_bytes + plan.plain_bytes)}, {_reused(plan)}"
+    if progress.reused_bytes:
+        text += f", took {size(progress.reused_bytes)} of unchanged segments from the revision before"
     if progress.resumed_bytes:
         text += f", resumed {size(progress.resumed_bytes)} from an earlier run"
     if len(progress.from_source) > 1:
@@ -198,7 +200,8 @@ def _tell_plan(outcome: Outcome) -> None:
 def as_document(outcome: Outcome) -> Mapping[str, Any]:
     """An outcome for machines: sizes in bytes, times in seconds.
 
-    `fetched_bytes` is LFS content that came from sources, `plain_bytes` the size of new files that came with git.
+    `fetched_bytes` is LFS content that came from sources, `plain_bytes` the size of new files that came with git,
+    `reused_bytes` unchanged segments of older blobs.
     """
     plan, progress = outcome.plan, outcome.progress
     return {
@@ -209,6 +212,7 @@ def as_document(outcome: Outcome) -> Mapping[str, Any]:
         "fetched_bytes": progress.fetched_bytes,
         "plain_bytes": plan.plain_bytes if plan else 0,
         "resumed_bytes": progress.resumed_bytes,
+        "reused_bytes": progress.reused_bytes,
         "from_source": dict(progress.from_source),
         "duration_s": round(outcome.duration_s, 3),
         "ended_at": time.time(),

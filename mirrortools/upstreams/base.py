@@ -46,6 +46,10 @@ class ByteSource(Protocol):
         """Read whole small blobs, in this order. Raises UpstreamError at the first trouble."""
         ...
 
+    def segment_hashes(self, blob: Blob) -> object:
+        """What the source says of a blob's segments, as it came; None when it says nothing. Raises UpstreamError."""
+        ...
+
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read the bytes [start, stop) of a blob. Raises UpstreamError."""
         ...

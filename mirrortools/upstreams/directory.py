@@ -100,6 +100,10 @@ class Directory:
         """Read whole small files. Raises UpstreamError at the first trouble."""
         return self._bytes.read_many(blobs)
 
+    def segment_hashes(self, blob: Blob) -> object:
+        """What the source says of a blob's segments; None when it says nothing. Raises UpstreamError."""
+        return self._bytes.segment_hashes(blob)
+
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read a byte range of the file that had this content. Raises UpstreamError."""
         return self._bytes.open(blob, start, stop)

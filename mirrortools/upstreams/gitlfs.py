@@ -60,6 +60,10 @@ class GitLfs:
         """Read whole small LFS blobs. Raises UpstreamError at the first trouble."""
         return self._bytes.read_many(blobs)
 
+    def segment_hashes(self, blob: Blob) -> object:
+        """What the source says of a blob's segments; None when it says nothing. Raises UpstreamError."""
+        return self._bytes.segment_hashes(blob)
+
     def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
         """Read the bytes [start, stop) of an LFS blob. Raises UpstreamError."""
         return self._bytes.open(blob, start, stop)

@@ -53,6 +53,10 @@ class FileBytes:
             with self.open(blob, 0, blob.size) as reader:
                 yield blob, bytes(buffer[: reader.readinto(buffer)])
 
+    def segment_hashes(self, _blob: Blob) -> object:
+        """Files are read whole."""
+        return None
+
     @contextlib.contextmanager
     def open(self, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
         """Read the bytes [start, stop). Raises UpstreamError."""

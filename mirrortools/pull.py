@@ -1,0 +1,90 @@
+"""Bring in what a plan names, from the nearest place that has it: this host, an older revision, the sources."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mirrortools.config import Config
+from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.model import Blob, Manifest
+from mirrortools.plain import adopt_plain
+from mirrortools.plan import Plan, Space, check_space
+from mirrortools.resolve import Place
+from mirrortools.store import Store
+from mirrortools.upstreams import ByteSource, Clients, Upstream, held_by, open_seed, open_upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What is to come for one repository, and from where. `held` is what is served until it is here."""
+
+    config: Config
+    place: Place
+    upstream: Upstream
+    clients: Clients
+    plan: Plan
+    manifests: Mapping[str, Manifest]
+    held: Sequence[Manifest] = ()
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, store: Store, progress: Progress) -> None:
+        """Put every blob of the plan into the store. Raises UpstreamError, IntegrityError, NoSpace, StoreError."""
+        state = self.config.root / "state"
+        self._check_room(state / "partial")
+        plain = [blob for blob in self.plan.fetch if blob.algorithm == "git"]
+        adopt_plain(plain, self.place.mirror, store, state / "stage")
+        progress.report(sum(blob.size for blob in plain))
+        names, older = self.names, self._older(store)
+        for sources, blobs in self._by_source([blob for blob in self.plan.fetch if blob.algorithm == "sha256"]):
+            desk = Desk(
+                store,
+                state / "partial",
+                state / "quarantine",
+                sources,
+                self.config.max_parallel,
+                older=older,
+                stopped=self.stopped,
+            )
+            fetch({blob: names[blob] for blob in blobs}, desk, progress)
+
+    @property
+    def names(self) -> dict[Blob, str]:
+        """A file name for each blob."""
+        return {entry.blob: path for manifest in self.manifests.values() for path, entry in manifest.files.items()}
+
+    def _by_source(self, left: list[Blob]) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
+        """Which blobs to ask of whom: seeds first for those that they have, with the sources behind them."""
+        sources: tuple[ByteSource, ...] = (self.upstream,)
+        if backup := self.place.repository.backup_source:
+            sources = (self.upstream, open_upstream(backup, self.place.repo, self.place.mirror, self.clients))
+        for folder in self.config.seeds:
+            held = held_by(folder, self.place.repo, left)
+            if held:
+                yield (open_seed(folder, self.place.repo), *sources), held
+                left = [blob for blob in left if blob not in set(held)]
+        yield sources, left
+
+    def _older(self, store: Store) -> dict[Blob, Path]:
+        """For each blob the one that had its place in a revision that is held."""
+        before = {path: entry.blob for manifest in self.held for path, entry in manifest.files.items() if entry.is_lfs}
+        return {
+            entry.blob: store.path(before[path])
+            for manifest in self.manifests.values()
+            for path, entry in manifest.files.items()
+            if path in before and entry.is_lfs and before[path] != entry.blob and store.has(before[path])
+        }
+
+    def _check_room(self, partial: Path) -> None:
+        """Refuse before the first byte what would not fit; what partial blobs took is not counted twice."""
+        disk = os.statvfs(self.config.root)
+        space = Space(disk.f_bavail * disk.f_frsize, self.config.min_free_bytes)
+        begun = sum(_allocated(partial / f"{blob.digest}.part") for blob in self.plan.fetch)
+        check_space(self.plan.fetch_bytes - begun, space, self.config.root)
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
