@@ -90,6 +90,16 @@ def _resident(pid: int) -> int:
     return 0
 
 
+def machine_cpu_s() -> float:
+    """The processor time that everything on this machine has taken (proc_pid_stat(5), proc_stat(5))."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, _first_line("/proc/stat").split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _first_line(path: str) -> str:
+    return Path(path).read_text().partition("\n")[0]
+
+
 def cpu_s(pid: int) -> float:
     """The processor time that a running process and its running children have taken."""
     total = 0

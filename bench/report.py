@@ -48,8 +48,8 @@ def _top(heading: Heading) -> str:
         "",
         "Times are medians in seconds, with the fastest and slowest run in brackets. *Durable* adds a `sync -f` of the",
         "target for those who do not fsync by themselves. CPU is user and system time of all the competitor's",
-        "processes; server CPU is nginx's meanwhile. Peak memory is that of the largest process, and that of all",
-        "processes together (sampled).",
+        "processes; server CPU is nginx's meanwhile, other CPU that of everything else on the machine: much of it means",
+        "that the run was disturbed. Peak memory is that of the largest process, and that of all together (sampled).",
         "",
     ]
     return "\n".join(lines)
@@ -76,6 +76,7 @@ _HEAD = [
     "own duration",
     "CPU",
     "server CPU",
+    "other CPU",
     "peak MiB",
     "all MiB",
     "requests",
@@ -93,6 +94,7 @@ def _cells(entry: Entry) -> list[str]:
         f"{statistics.median(engine):.2f}" if engine else "",
         f"{_median(samples, lambda s: s.cpu_s):.2f}",
         f"{_median(samples, lambda s: s.server_cpu_s):.2f}",
+        f"{_median(samples, lambda s: s.others_cpu_s):.2f}",
         f"{_median(samples, lambda s: s.peak_bytes / MIB):.0f}",
         f"{_median(samples, lambda s: s.tree_bytes / MIB):.0f}",
         f"{_median(samples, lambda s: s.requests):.0f}",

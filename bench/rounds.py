@@ -11,14 +11,17 @@ from pathlib import Path
 
 from bench.case import Case, Competitor, DidNotRun, WrongBytes
 from bench.content import MIB
-from bench.measure import measure
+from bench.measure import machine_cpu_s, measure
 from bench.site import Site, Spent
 from bench.works import Work
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run. `sync_s` is what `sync -f` took after it; `server_cpu_s` and `requests` are nginx's."""
+    """One run. `sync_s` is what `sync -f` took after it; `server_cpu_s` and `requests` are nginx's.
+
+    `others_cpu_s` is what the rest of the machine did meanwhile: the kernel for us all, and who disturbed us.
+    """
 
     wall_s: float
     sync_s: float
@@ -27,6 +30,7 @@ class Sample:
     tree_bytes: int
     server_cpu_s: float
     requests: int
+    others_cpu_s: float = 0.0
     engine_s: float | None = None
 
     @property
@@ -91,8 +95,9 @@ class Rounds:
             touch_memory(folder, case.total_bytes)
             site.warm(case)
             _flush(folder)
-            before = site.spent()
+            before, busy_s = site.spent(), machine_cpu_s()
             usage = measure(step, folder)
+            busy_s = machine_cpu_s() - busy_s
             sync_s = 0.0 if competitor.durable else _flush(folder)
             spent: Spent = site.spent() - before
             competitor.check(case, folder, usage.stdout)
@@ -104,6 +109,7 @@ class Rounds:
             tree_bytes=usage.tree_bytes,
             server_cpu_s=spent.cpu_s,
             requests=spent.requests,
+            others_cpu_s=max(0.0, busy_s - usage.cpu_s - spent.cpu_s),
             engine_s=competitor.engine_s(usage.stdout),
         )
 
