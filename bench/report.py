@@ -48,7 +48,7 @@ def _top(heading: Heading) -> str:
         "",
         "Times are medians in seconds, with the fastest and slowest run in brackets. *Durable* adds a `sync -f` of the",
         "target for those who do not fsync by themselves. CPU is user and system time of all the competitor's",
-        "processes; server CPU is nginx's meanwhile, other CPU that of everything else on the machine: much of it means",
+        "processes; server CPU is nginx's meanwhile, other CPU that of everything else on the machine: much means",
         "that the run was disturbed. Peak memory is that of the largest process, and that of all together (sampled).",
         "",
     ]
