@@ -40,6 +40,9 @@ _LIVE_S = 1.0
 class Watch:
     """Who looks on; this one does not care. Called from several threads."""
 
+    def begun(self, repositories: int) -> None:
+        """A run over so many repositories begins."""
+
     def planned(self, repo: RepoId, plan: Plan) -> None:
         """A plan was made; nothing was fetched yet."""
 
@@ -132,6 +135,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
 
     Several are looked at side by side; of those that have something to fetch, the smallest go first, few at a time.
     """
+    watch.begun(len(repositories))
     with _pool(origin, repositories) as pool:
         call = Call(origin, wish, watch, pool)
         outcomes = _side_by_side(repositories, call) if len(repositories) > 1 else []

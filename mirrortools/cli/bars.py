@@ -45,12 +45,18 @@ class Lines(Watch):
 
 
 class Bars(Lines):
-    """One bar for what is fetched, and one for each edge that is sent something, on stderr."""
+    """Bars on stderr: one for the whole run, one for each repository that is fetched, one for each edge.
+
+    The whole has a total, and so an ETA, once every repository was looked at: before that any would be made up.
+    """
 
     def __init__(self, tell: Tell) -> None:
         super().__init__(tell)
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
+        self._totals: dict[RepoId, int] = {}
+        self._whole: TaskID | None = None
+        self._expected = self._ended = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -70,13 +76,28 @@ class Bars(Lines):
     ) -> None:
         self._progress.stop()
 
+    def begun(self, repositories: int) -> None:
+        """Draw the bar of the whole, when it is about more than one."""
+        self._expected = repositories
+        if repositories > 1:
+            self._whole = self._progress.add_task("", total=None)
+            self._count()
+
     def planned(self, repo: RepoId, plan: Plan) -> None:
-        """Draw a bar for what will be fetched."""
-        self._task(f"fetch {repo}", plan.fetch_bytes)
+        """Know how much will be fetched."""
+        self._totals[repo] = plan.fetch_bytes
+        self._count()
 
     def fetched(self, repo: RepoId, count: int) -> None:
-        """Let the bar grow."""
-        self._progress.advance(self._task(f"fetch {repo}", None), count)
+        """Let the bars grow."""
+        self._progress.advance(self._task(f"fetch {repo}", self._totals.get(repo)), count)
+        if self._whole is not None:
+            self._progress.advance(self._whole, count)
+
+    def _count(self) -> None:
+        if self._whole is not None:
+            total = sum(self._totals.values()) if len(self._totals) == self._expected else None
+            self._progress.update(self._whole, description=f"{self._ended}/{self._expected} repositories", total=total)
 
     def delivered(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
         """Draw an edge's bar, or let it grow."""
@@ -87,6 +108,9 @@ class Bars(Lines):
         with self._lock:
             for name in [name for name in self._tasks if name.endswith(f" {outcome.repo}")]:
                 self._progress.remove_task(self._tasks.pop(name))
+        self._totals.setdefault(outcome.repo, 0)
+        self._ended += 1
+        self._count()
         self._progress.stop()
         super().ended(outcome)
         self._progress.start()

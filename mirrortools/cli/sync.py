@@ -171,7 +171,8 @@ def _pulled(outcome: Outcome) -> str:
 
 def _reused(plan: Plan) -> str:
     whole = plan.fetch_bytes + plan.reuse_bytes
-    share = f" ({100 * plan.reuse_bytes / whole:.0f} % saved)" if plan.reuse_bytes else ""
+    percent = 100 * plan.reuse_bytes // whole if whole else 0
+    share = f" ({percent} % saved)" if percent else ""
     return f"reused {size(plan.reuse_bytes)}{share}"
 
 
