@@ -1,9 +1,8 @@
-"""Showing a run while it goes on: bars on a terminal, finished lines elsewhere."""
+"""Showing a run on a terminal while it goes on: bars, and a line for what is finished."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -18,30 +17,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from mirrortools.cli.lines import Lines, Tell
 from mirrortools.model import RepoId
 from mirrortools.plan import Plan
-from mirrortools.sync import Outcome, Watch
-
-Tell = Callable[[Outcome], None]
-
-
-class Lines(Watch):
-    """Tells each repository's outcome when it is there."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-
-    def ended(self, outcome: Outcome) -> None:
-        """Tell it."""
-        self._tell(outcome)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is left to tell."""
+from mirrortools.sync import Outcome
 
 
 class Bars(Lines):

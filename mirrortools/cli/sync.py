@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
-from mirrortools.cli.bars import Bars, Lines
 from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.lines import Lines
 from mirrortools.cli.text import count, size, span
 from mirrortools.config import Config
 from mirrortools.deliver import Delivery
@@ -119,6 +119,8 @@ def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Wat
     terminal = sys.stderr.isatty() and not invocation.quiet
     watch: Lines = Lines(tell)
     if terminal:
+        from mirrortools.cli.bars import Bars  # rich takes its time to load, and timers have no terminal
+
         watch = Bars(tell)
     with watch:
         yield watch
