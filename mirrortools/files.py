@@ -17,6 +17,13 @@ from typing import Any
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _MANY = 32
+_ROOM_BYTES = 64 << 10
+
+
+def is_full(folder: Path) -> bool:
+    """Whether a disk has no room for the little that programs need, which some of them call another error."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from mirrortools.errors import NoSpace, StoreError
-from mirrortools.files import make_folder
+from mirrortools.files import is_full, make_folder
 
 # tunasync's words for the state of a mirror job, so that mirror sites can read ours.
 STATUSES: Final = ("none", "pre-syncing", "syncing", "success", "failed", "paused", "disabled")
@@ -193,6 +193,6 @@ class State:
                 raise self._error(error) from error
 
     def _error(self, error: sqlite3.Error) -> StoreError | NoSpace:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or is_full(self._path.parent):
             return NoSpace(f"{self._path}: {error}; free some space, then run it again")
         return StoreError(f"{self._path}: {error}; it holds history only: move it away if it is damaged")

@@ -96,6 +96,7 @@ class Tree:
         former = self.git(repo)
         bare = self.public / f"{repo.path}.git"
         with _writing(bare):
+            make_folder(bare / "refs")  # without it git does not take the folder for a repository
             _point_packs(bare / "objects" / "pack", f"{repo.path}.git/objects/pack", snapshot)
             for name, content in _git_files(snapshot).items():
                 make_folder((bare / name).parent)
@@ -189,7 +190,7 @@ def _writing(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        text = f"{error.filename or place}: {error.strerror}"
+        text = f"{error.filename2 or error.filename or place}: {error.strerror}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpace(f"{text}; free some space, then run it again") from error
         raise StoreError(text) from error

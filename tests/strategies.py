@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from mirrortools.model import Blob, Entry, Manifest, RepoId, Revision
@@ -13,8 +13,8 @@ REPO = RepoId.parse("acme/tiny")
 
 
 def trials(count: int) -> settings:
-    """So many examples, times MIRRORTOOLS_TRIALS; no deadline, since machines differ."""
-    return settings(max_examples=scaled(count), deadline=None)
+    """So many examples, times MIRRORTOOLS_TRIALS; nothing depends on how fast the machine is."""
+    return settings(max_examples=scaled(count), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def scaled(count: int) -> int:

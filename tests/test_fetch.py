@@ -211,7 +211,7 @@ def test_the_spans_of_a_blob_that_failed_are_not_asked_for(tmp_path: Path) -> No
     """One span is enough to know that a blob is missing."""
     content = noise(SEGMENT * 16 * 50)
     source = FakeSource("s", [content], Faults(missing=True))
-    with pytest.raises(SourceMissing, match="^f0: s: has no"):
+    with pytest.raises(SourceMissing, match=r"^f0: s: has no"):
         bring(desk_for(tmp_path, [source], workers=1), content)
 
     assert len(source.asked) <= 3

@@ -363,3 +363,28 @@ def test_a_certificate_that_is_not_trusted_is_told_with_what_to_set() -> None:
         "fatal: unable to access 'https://h/': SSL certificate problem: self-signed certificate",
     ):
         assert "ca_file" in str(remote_error("https://h", text))
+
+
+def test_what_a_killed_git_left_is_cleared_up(mirror: GitMirror, origin: Path) -> None:
+    """Locks of refs and of the configuration, and packs that were never finished."""
+    left = [mirror.folder / name for name in ("config.lock", "refs/heads/main.lock", "objects/pack/tmp_pack_x")]
+    for path in left:
+        path.write_bytes(b"")
+    head = mirror.remote_refs(remote(origin)).oids["refs/heads/main"]
+    with pytest.raises(UpstreamError):
+        mirror.fetch(remote(origin), {"refs/heads/main": head}, [])
+    mirror.clear_up()
+    mirror.fetch(remote(origin), {"refs/heads/main": head}, [])
+
+    assert mirror.refs() == {"refs/heads/main": head}
+    assert not [path for path in left if path.exists()]
+
+
+def test_a_mirror_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A folder that is half a repository, from a run that was killed, is replaced."""
+    (tmp_path / "m.git" / "objects").mkdir(parents=True)
+    mirror = GitMirror(tmp_path / "m.git")
+    mirror.create()
+
+    assert mirror.refs() == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["m.git"]

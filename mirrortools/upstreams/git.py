@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +26,15 @@ from mirrortools.errors import (
     StoreError,
     UpstreamError,
 )
-from mirrortools.files import make_folder
+from mirrortools.files import is_full, make_folder, move_folder
 from mirrortools.model import COMMIT, Blob, Entry, check_full_ref
 from mirrortools.upstreams.base import RemoteRefs
 from mirrortools.upstreams.program import run_program
 
 PROTOCOLS = "http:https:ssh:file"
 POINTER_BYTES = 1024
+# It never collects garbage by itself: a commit that upstream dropped may still be served.
+_SETTINGS = ("protocol.version=2", "gc.auto=0", "core.fsync=all")
 _PAUSE_S = 30.0
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n\Z"
@@ -68,35 +72,53 @@ class GitMirror:
         self.folder = folder
 
     def create(self) -> None:
-        """Make the repository if it is not there. It never collects garbage by itself."""
+        """Make the repository, whole or not at all, if it is not there."""
         if (self.folder / "HEAD").exists():
             return
-        make_folder(self.folder)
-        self.run("init", "--bare", "--quiet", "--initial-branch=main", ".")
-        self.run("config", "gc.auto", "0")
-        self.run("config", "core.fsync", "all")
+        make_folder(self.folder.parent)
+        beside = GitMirror(Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent)))
+        try:
+            beside.run("init", "--bare", "--quiet", "--initial-branch=main", ".")
+            move_folder(beside.folder, self.folder)
+        except OSError as error:
+            raise beside._error("init", f"{error.filename2 or error.filename}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(beside.folder, ignore_errors=True)
+
+    def clear_up(self) -> None:
+        """Remove what a git that was killed left behind: its locks would be in the way for ever.
+
+        Only whoever holds the repository's lock may do this.
+        """
+        locks = [*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")]
+        for left in [*locks, *(self.folder / "objects" / "pack").glob("tmp_*")]:
+            left.unlink(missing_ok=True)
 
     def run(self, *arguments: str, stdin: bytes | None = None, remote: Remote | None = None) -> bytes:
         """Run git here and give its output. Raises StoreError, or UpstreamError when a remote is involved."""
         done = run_program(self.command(*arguments), stdin=stdin, env=_environment(remote), cwd=self.folder)
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
-            if remote and not _FULL.search(text):
+            if remote and not self._is_full(text):
                 raise remote_error(remote.url, text)
             raise self._error(arguments[0], text)
         return done.stdout
 
     def _error(self, act: str, text: str) -> MirrorError:
         """What it means that git failed here."""
-        if _FULL.search(text):
+        if self._is_full(text):
             return NoSpace(f"{self.folder}: no space left for git; free some space, then run it again")
         return StoreError(
             f"git {act} failed in {self.folder}: {text}; if it is damaged, remove that folder and sync again"
         )
 
+    def _is_full(self, text: str) -> bool:
+        return bool(_FULL.search(text)) or is_full(self.folder)
+
     def command(self, *arguments: str) -> list[str]:
         """The argument list that runs git on this repository."""
-        return ["git", "--git-dir", str(self.folder), "-c", "protocol.version=2", *arguments]
+        settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+        return ["git", "--git-dir", str(self.folder), *settings, *arguments]
 
     def remote_refs(self, remote: Remote) -> RemoteRefs:
         """The refs of a remote; one request. Raises UpstreamError."""
