@@ -50,7 +50,12 @@ def measure(step: Step, folder: Path) -> Usage:
             cwd=step.cwd,
             start_new_session=True,
         )
-        tree_bytes = _watch(child)
+        try:
+            tree_bytes = _watch(child)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # whatever it left, or all of it when we are interrupted
+            child.wait()
     if child.returncode:
         said = (err.read_text(errors="replace") or out.read_text(errors="replace"))[-2000:]
         raise DidNotRun(f"{step.command[0]} ended with {child.returncode}: {said}")
@@ -66,7 +71,7 @@ def _watch(child: subprocess.Popen[bytes]) -> int:
             return most
         most = max(most, sum(_resident(pid) for pid in descendants(child.pid)))
         if time.monotonic() > deadline:
-            os.killpg(child.pid, signal.SIGKILL)
+            raise DidNotRun(f"it took more than {TIMEOUT_S} s")
 
 
 def descendants(pid: int) -> list[int]:

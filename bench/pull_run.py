@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ PYTHON_PEERS = ("olah",)
 
 def main() -> int:
     """Run the chosen works; 0 when every competitor that could run got the right bytes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench/pull: told to end"))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     options = _options()
     chosen = [_limited(work, options.only) for work in works(options.scale) if _is_chosen(work, options)]
     if options.list:
