@@ -16,6 +16,8 @@ from typing import Any
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_WRITE = 2
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _MANY = 32
 _ROOM_BYTES = 64 << 10
 
@@ -51,10 +53,18 @@ def sync_contents(paths: Sequence[Path]) -> None:
 def _sync_file_system(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if ctypes.CDLL(None, use_errno=True).syncfs(descriptor) != 0:
+        if _LIBC.syncfs(descriptor) != 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
     finally:
         os.close(descriptor)
+
+
+def start_writing(descriptor: int, start: int, stop: int) -> None:
+    """Let the disk begin with bytes of an open file, so that a later fsync has less to wait for.
+
+    A hint (sync_file_range(2)); where the file system cannot do it, nothing happens.
+    """
+    _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(stop - start), _WRITE)
 
 
 def make_folder(folder: Path) -> None:
@@ -144,8 +154,7 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = libc.renameat2(
+    result = _LIBC.renameat2(
         _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)
     )
     if result == 0:

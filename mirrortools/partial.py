@@ -16,6 +16,7 @@ from pathlib import Path
 
 import xxhash
 
+from mirrortools.files import start_writing
 from mirrortools.model import Blob
 from mirrortools.segments import (
     SEGMENT_BYTES,
@@ -173,8 +174,10 @@ class Partial:
 
     def _hash_contiguous(self) -> None:
         while self._hashed in self.done:
-            for chunk in self._read(*self.segments.bounds(self._hashed)):
+            start, stop = self.segments.bounds(self._hashed)
+            for chunk in self._read(start, stop):
                 self._sha256.update(chunk)
+            start_writing(self._file, start, stop)
             self._hashed += 1
 
     def digest(self) -> str:

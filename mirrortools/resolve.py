@@ -132,7 +132,7 @@ class Place:
         refs = self.tree.refs(self.repo)
         wanted = {*refs.values(), *self.repository.revisions}
         commits = [commit for commit in self.tree.commits(self.repo) if commit in wanted]
-        if git is None or not commits:
+        if git is None or not commits or not {*refs.values()} <= {*commits}:
             return None
         manifests = {commit: self.tree.manifest(Revision(self.repo, commit)) for commit in commits}
         return Publication(self.repo, refs, {commit: found for commit, found in manifests.items() if found}, git)

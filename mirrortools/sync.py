@@ -259,6 +259,16 @@ def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[]
     return News(served, target)
 
 
+def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[], None]) -> News:
+    """Look; when records in the tree are damaged, put them away and look again: a plain sync must get over it."""
+    try:
+        return _look(place, upstream, origin, lacking)
+    except StoreError:
+        if not origin.tree.mend(place.repo):
+            raise
+    return _look(place, upstream, origin, lacking)
+
+
 def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     """From the source to the published tree, for one repository."""
     origin, place = call.origin, call.origin.place(repository, call.wish.only)
@@ -266,7 +276,7 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     live.begin()
     place.mirror.clear_up()
     upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
-    news = _look(place, upstream, origin, live.lacking)
+    news = _look_and_mend(place, upstream, origin, live.lacking)
     if news.target is None:
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served)

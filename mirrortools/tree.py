@@ -147,6 +147,24 @@ class Tree:
         manifests = {commit: self.manifest(Revision(repo, commit)) for commit in self.commits(repo)}
         return Publication(repo, self.refs(repo), {c: m for c, m in manifests.items() if m}, git)
 
+    def mend(self, repo: RepoId) -> bool:
+        """Put away the records of a repository that are damaged, so that a sync writes them anew; whether any was.
+
+        The refs are known to git's record too, and are taken from there: what they named must not be forgotten.
+        """
+        meta = self._folder(repo) / "meta"
+        records = [(meta / "git.json", GitSnapshot.from_json), (meta / "refs.json", _refs_of)]
+        records += [(record, Manifest.from_json) for record in meta.glob("*/manifest.json")]
+        damaged = [record for record, parse in records if _is_damaged(record, parse)]
+        with _writing(meta):
+            for record in damaged:
+                record.unlink()
+        if meta / "refs.json" in damaged and (git := self.git(repo)):
+            commits = {name: git.peeled.get(name, oid) for name, oid in git.refs.items()}
+            with _writing(meta):
+                write_file(meta / "refs.json", _json(hubapi.refs(commits)))
+        return bool(damaged)
+
     def repositories(self) -> Iterator[RepoId]:
         """Every repository whose refs were published."""
         for kind in KINDS:
@@ -214,6 +232,14 @@ def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
         return None if content is None else parse(json.loads(content))
     except (ValueError, KeyError, TypeError, HostileTree) as error:
         raise StoreError(f"{path}: damaged ({error}); sync this repository again") from error
+
+
+def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
+    try:
+        _load(path, parse)
+    except StoreError:
+        return True
+    return False
 
 
 def _refs_of(document: Mapping[str, Any]) -> dict[str, str]:

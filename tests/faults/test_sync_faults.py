@@ -249,23 +249,27 @@ def test_a_disk_without_a_single_byte_is_told_as_full(own: Path, tmp_path: Path)
         assert served(mirror) == NEW
 
 
+@pytest.mark.parametrize("others", [0, 2])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_mid_file_ends_a_sync_at_once_and_keeps_its_segments(
-    upstream: GitLfsUpstream, repo: str, tmp_path: Path, number: int, status: int
+    upstream: GitLfsUpstream, repo: str, tmp_path: Path, number: int, status: int, others: int
 ) -> None:
-    """Though the source says nothing more: no thread waits for its time-out; the next run goes on."""
+    """Though the sources say nothing more: no thread waits for its time-out; the next run goes on."""
     content = noise(24 << 20)
     upstream.commit(repo, {"model.safetensors": content})
-    upstream.stall_after(6 << 20)
     mirror = Mirror(tmp_path / "origin", upstream.url, max_parallel=2)
+    for other in range(others):
+        upstream.commit(f"{repo}-{other}", {"model.safetensors": noise(26 << 20, other + 9)})
+        mirror.add(f"{repo}-{other}")
     mirror.add(repo)
+    upstream.stall_after(6 << 20)
     running = mirror.start("sync", "--all")
     journal = mirror.root / "state" / "partial" / f"{hashlib.sha256(content).hexdigest()}.journal"
     _wait_until(lambda: journal.exists() and len(journal.read_text().splitlines()) > 1)
     running.send_signal(number)
     _, said = running.communicate(timeout=20)
     upstream.heal()
-    outcome = mirror.sync()
+    outcome = mirror.run("sync", "--repo", repo, "--json").json[0]
 
     assert running.returncode == status
     assert "Traceback" not in said
@@ -284,6 +288,25 @@ def test_a_run_that_was_killed_shows_as_broken_off_and_a_dry_run_does_not(mirror
     assert after_dry_run == "success"
     assert after_kill["status"] == "failed"
     assert "goes on" in after_kill["error"]
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "gone"])
+@pytest.mark.parametrize("record", ["git.json", "refs.json", "*/manifest.json"])
+def test_a_record_that_rotted_is_written_anew_by_the_next_sync(
+    mirror: Mirror, own: Path, record: str, damage: str
+) -> None:
+    """Though nothing is new upstream; and what refs named before is not forgotten with it."""
+    [path] = (mirror.root / "public" / "models" / REPO / "meta").glob(record)
+    before = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"{]" if damage == "garbage" else b"")
+    mirror.sync()
+
+    assert json.loads(path.read_bytes()) == json.loads(before)
+    assert served(mirror) == OLD
+    assert_whole(mirror.root)
 
 
 def test_two_repositories_that_share_a_blob_sync_at_once(upstream: GitLfsUpstream, tmp_path: Path) -> None:
