@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 HEAD_BYTES: Final = 64 << 10
+_RECORDS_BYTES: Final = 512 << 10
+_RECORDS_S: Final = 0.1
 _INTERIM: Final = range(100, 200)
 _NO_BODY: Final = (204, 304)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})(?: ([^\r\n]*))?\r?\Z")
@@ -86,6 +90,7 @@ class Wire:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._is_tls = isinstance(connected, ssl.SSLSocket)
         self._ahead = b""
         self._at = 0
         self._left: int | None = 0
@@ -168,7 +173,17 @@ class Wire:
             buffer[:count] = self._ahead[self._at : self._at + count]
             self._at += count
             return count
-        return self._socket.recv_into(buffer)
+        return self._receive_records(buffer) if self._is_tls else self._socket.recv_into(buffer)
+
+    def _receive_records(self, buffer: memoryview) -> int:
+        """Several records of TLS at once: each is 16 KiB at most, which is little for the work that follows it."""
+        enough, ends_s, count = min(len(buffer), _RECORDS_BYTES), time.monotonic() + _RECORDS_S, 0
+        while count < enough:
+            received = self._socket.recv_into(buffer[count:])
+            count += received
+            if not received or time.monotonic() > ends_s:
+                break
+        return count
 
     def _receive_some(self) -> bytes:
         received = self._socket.recv(HEAD_BYTES)
