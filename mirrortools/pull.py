@@ -58,9 +58,10 @@ class Pull:
 
     def _by_source(self, left: list[Blob]) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
         """Which blobs to ask of whom: seeds first for those that they have, with the sources behind them."""
-        sources: tuple[ByteSource, ...] = (self.upstream,)
+        sources: tuple[ByteSource, ...] = (self.upstream.bytes,)
         if backup := self.place.repository.backup_source:
-            sources = (self.upstream, open_upstream(backup, self.place.repo, self.place.mirror, self.clients))
+            behind = open_upstream(backup, self.place.repo, self.place.mirror, self.clients)
+            sources = (self.upstream.bytes, behind.bytes)
         for folder in self.config.seeds:
             held = held_by(folder, self.place.repo, left)
             if held:

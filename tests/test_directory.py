@@ -64,8 +64,8 @@ def read(source: Directory, content: bytes) -> bytes:
     """The bytes of a blob."""
     blob = sha256_blob(content)
     buffer = memoryview(bytearray(blob.size + 1))
-    source.prepare([blob])
-    with source.open(blob, 0, blob.size) as reader:
+    source.bytes.prepare([blob])
+    with source.bytes.open(blob, 0, blob.size) as reader:
         return bytes(buffer[: reader.readinto(buffer)])
 
 
@@ -170,10 +170,10 @@ def test_a_file_that_became_a_link_out_is_not_read(source: Directory, folder: Pa
     put(folder, {"model.bin": b"\0fine"})
     put(tmp_path, {"secret": b"\0pass"})
     source.refs()
-    source.prepare([])
+    source.bytes.prepare([])
     (folder / "model.bin").unlink()
     (folder / "model.bin").symlink_to(tmp_path / "secret")
-    with pytest.raises(UpstreamError, match=r"model\.bin"), source.open(sha256_blob(b"\0fine"), 0, 5):
+    with pytest.raises(UpstreamError, match=r"model\.bin"), source.bytes.open(sha256_blob(b"\0fine"), 0, 5):
         """Never entered."""
 
 
@@ -277,9 +277,9 @@ def test_a_file_that_changed_after_the_look_is_not_read(source: Directory, folde
     content = noise(1000)
     put(folder, {"a.bin": content})
     source.refs()
-    source.prepare([])
+    source.bytes.prepare([])
     put(folder, {"a.bin": content[:-1]})
-    with pytest.raises(SourceUnavailable, match="changes while"), source.open(sha256_blob(content), 0, 1000):
+    with pytest.raises(SourceUnavailable, match="changes while"), source.bytes.open(sha256_blob(content), 0, 1000):
         """Never entered."""
 
 
@@ -287,10 +287,10 @@ def test_a_file_that_vanished_after_the_look_is_missing(source: Directory, folde
     """And an unknown blob too."""
     put(folder, {"a.bin": b"\0x"})
     source.refs()
-    source.prepare([])
+    source.bytes.prepare([])
     (folder / "a.bin").unlink()
     for content in (b"\0x", b"never there"):
-        with pytest.raises(SourceMissing), source.open(sha256_blob(content), 0, 1):
+        with pytest.raises(SourceMissing), source.bytes.open(sha256_blob(content), 0, 1):
             """Never entered."""
 
 
@@ -363,12 +363,12 @@ def test_reading_is_safe_from_several_threads(source: Directory, folder: Path) -
     contents = [noise(50_000, seed) for seed in range(6)]
     put(folder, {f"{number}.bin": content for number, content in enumerate(contents)})
     source.refs()
-    source.prepare([])
+    source.bytes.prepare([])
     got: dict[int, bytes] = {}
 
     def fetch(number: int) -> None:
         buffer = memoryview(bytearray(60_000))
-        with source.open(sha256_blob(contents[number]), 100, 40_000) as reader:
+        with source.bytes.open(sha256_blob(contents[number]), 100, 40_000) as reader:
             got[number] = bytes(buffer[: reader.readinto(buffer)])
 
     threads = [threading.Thread(target=fetch, args=(number,)) for number in range(6)]

@@ -59,8 +59,11 @@ class ByteSource(Protocol):
         ...
 
 
-class Upstream(ByteSource, Protocol):
-    """One repository on one source."""
+class Upstream(Protocol):
+    """One repository on one source: its refs, its git objects, and where the bytes of its LFS blobs are."""
+
+    name: str
+    bytes: ByteSource
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now; one request. Raises UpstreamError."""

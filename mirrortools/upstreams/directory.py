@@ -13,8 +13,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
@@ -24,7 +23,7 @@ from mirrortools.config import Source
 from mirrortools.errors import HostileTree, SourceMissing, SourceUnavailable
 from mirrortools.files import write_json
 from mirrortools.model import Blob, RepoId, check_path
-from mirrortools.upstreams.base import Reader, RemoteRefs
+from mirrortools.upstreams.base import ByteSource, RemoteRefs
 from mirrortools.upstreams.git import GitMirror, write_pointer
 from mirrortools.upstreams.hashing import sha256_of
 from mirrortools.upstreams.local import FileBytes, open_inside, read_error
@@ -70,8 +69,8 @@ class Directory:
         self._folder = self._top / repo.url_path
         self._mirror = mirror
         self._index_file = mirror.folder / "mirrortools-index.json"
-        self._bytes = FileBytes(self.name, self._find)
-        self._by_digest: dict[str, tuple[str, Known]] = {}
+        self.bytes: ByteSource = FileBytes(self.name, self._find)
+        self._by_digest: dict[str, tuple[str, Known]] | None = None
 
     def refs(self) -> RemoteRefs:
         """Look at the folder, commit it when it changed, and give the one branch. Raises UpstreamError."""
@@ -81,6 +80,7 @@ class Directory:
             raise SourceMissing(f"{self._folder}: is empty; check that it is mounted, and the `source`")
         indexed, before = self._read_index()
         now = {path: self._look(path, seen, before.get(path)) for path, seen in found.items()}
+        self._know(now)
         commit = self._mirror.refs().get(BRANCH)
         if commit is None or commit != indexed or now != before:
             commit = self._commit(now, commit)
@@ -91,28 +91,14 @@ class Directory:
     def bring(self, refs: Mapping[str, str], commits: Collection[str]) -> None:
         """`refs` has made every object already."""
 
-    def prepare(self, _blobs: Sequence[Blob]) -> None:
-        """Find blobs by their digests."""
-        _, files = self._read_index()
+    def _know(self, files: Mapping[str, Known]) -> None:
+        """Find blobs by their digests from now on."""
         self._by_digest = {known.sha256: (path, known) for path, known in files.items()}
 
-    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
-        """Read whole small files. Raises UpstreamError at the first trouble."""
-        return self._bytes.read_many(blobs)
-
-    def segment_hashes(self, blob: Blob) -> object:
-        """What the source says of a blob's segments; None when it says nothing. Raises UpstreamError."""
-        return self._bytes.segment_hashes(blob)
-
-    def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Read a byte range of the file that had this content. Raises UpstreamError."""
-        return self._bytes.open(blob, start, stop)
-
-    def break_off(self) -> None:
-        """Files do not keep anybody waiting."""
-
     def _find(self, blob: Blob) -> int | None:
-        if blob.digest not in self._by_digest:
+        if self._by_digest is None:
+            self._know(self._read_index()[1])
+        if self._by_digest is None or blob.digest not in self._by_digest:
             return None
         path, known = self._by_digest[blob.digest]
         file = open_inside(self._top, self._folder / path)

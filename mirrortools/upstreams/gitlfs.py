@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import subprocess
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -16,7 +16,7 @@ from mirrortools.config import Source
 from mirrortools.errors import AccessDenied, ConfigError, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob, RepoId
 from mirrortools.upstreams.answers import origin_of
-from mirrortools.upstreams.base import ByteSource, Reader, RemoteRefs
+from mirrortools.upstreams.base import ByteSource, RemoteRefs
 from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
 from mirrortools.upstreams.http import Credential, HttpClient
 from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
@@ -40,7 +40,7 @@ class GitLfs:
         self._source = source
         self._client = client
         self._credential = _credential(source)
-        self._bytes = self._make_byte_source()
+        self.bytes = self._make_byte_source()
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now: one `ls-remote`. Raises UpstreamError."""
@@ -51,26 +51,6 @@ class GitLfs:
         """Fetch git's objects. Raises UpstreamError."""
         with self._asking(FETCH_QUESTIONS):
             self._mirror.fetch(self._remote(), refs, commits)
-
-    def prepare(self, blobs: Sequence[Blob]) -> None:
-        """Say which blobs will be asked for, in which order."""
-        self._bytes.prepare(blobs)
-
-    def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
-        """Read whole small LFS blobs. Raises UpstreamError at the first trouble."""
-        return self._bytes.read_many(blobs)
-
-    def segment_hashes(self, blob: Blob) -> object:
-        """What the source says of a blob's segments; None when it says nothing. Raises UpstreamError."""
-        return self._bytes.segment_hashes(blob)
-
-    def open(self, blob: Blob, start: int, stop: int) -> AbstractContextManager[Reader]:
-        """Read the bytes [start, stop) of an LFS blob. Raises UpstreamError."""
-        return self._bytes.open(blob, start, stop)
-
-    def break_off(self) -> None:
-        """End what other threads read."""
-        self._bytes.break_off()
 
     def _asking(self, questions: int) -> AbstractContextManager[None]:
         parts = urlsplit(self.name)

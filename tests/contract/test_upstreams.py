@@ -167,7 +167,7 @@ def read(upstream: Upstream, content: bytes, start: int, stop: int) -> bytes:
     """The bytes [start, stop) of a blob."""
     got = bytearray()
     buffer = memoryview(bytearray(1 << 20))
-    with upstream.open(sha256_blob(content), start, stop) as reader:
+    with upstream.bytes.open(sha256_blob(content), start, stop) as reader:
         assert reader.start == start
         while count := reader.readinto(buffer[: stop - start - len(got)]):
             got += buffer[:count]
@@ -214,7 +214,7 @@ def test_ranges_come_from_several_threads_at_once(case: Case, opened: Open) -> N
     upstream = opened(case.source, REPO)
     upstream.refs()
     small = FILES["small.safetensors"]
-    upstream.prepare([sha256_blob(MODEL), sha256_blob(small)])
+    upstream.bytes.prepare([sha256_blob(MODEL), sha256_blob(small)])
     size = len(MODEL)
     spans = [(0, 1), (0, size), (4 << 20, 8 << 20), (size - 1, size), (17, 4000)]
     with ThreadPoolExecutor(4) as pool:
@@ -229,9 +229,9 @@ def test_many_small_blobs_are_read(case: Case, opened: Open) -> None:
     upstream = opened(case.source, REPO)
     upstream.refs()
     small = FILES["small.safetensors"]
-    upstream.prepare([sha256_blob(small)])
+    upstream.bytes.prepare([sha256_blob(small)])
 
-    assert [content for _, content in upstream.read_many([sha256_blob(small)] * 3)] == [small] * 3
+    assert [content for _, content in upstream.bytes.read_many([sha256_blob(small)] * 3)] == [small] * 3
 
 
 def test_a_blob_that_is_not_there_is_missing(case: Case, opened: Open) -> None:
@@ -239,10 +239,10 @@ def test_a_blob_that_is_not_there_is_missing(case: Case, opened: Open) -> None:
     upstream = opened(case.source, REPO)
     upstream.refs()
     unknown = b"nobody has this"
-    upstream.prepare([sha256_blob(unknown)])
+    upstream.bytes.prepare([sha256_blob(unknown)])
     with pytest.raises(SourceMissing, match=REPO):
         read(upstream, unknown, 0, 4)
-    upstream.prepare([sha256_blob(MODEL)])
+    upstream.bytes.prepare([sha256_blob(MODEL)])
     assert read(upstream, MODEL, 5, 9) == MODEL[5:9]
 
 
@@ -255,7 +255,7 @@ def test_a_repository_that_is_not_there_is_missing(case: Case, opened: Open) -> 
 def test_a_place_where_nobody_is_is_told_with_its_address(case: Case, opened: Open) -> None:
     """As unavailable, or missing where it is a folder; announcing blobs does not ask anybody."""
     upstream = opened(case.deserted, REPO)
-    upstream.prepare([sha256_blob(MODEL)])
+    upstream.bytes.prepare([sha256_blob(MODEL)])
     place = case.deserted.url.partition("://")[2].replace("%20", " ")
     for ask in (upstream.refs, lambda: read(upstream, MODEL, 0, 5)):
         with pytest.raises(UpstreamError, match=place) as caught:
@@ -266,8 +266,8 @@ def test_a_place_where_nobody_is_is_told_with_its_address(case: Case, opened: Op
 def test_breaking_off_is_no_error(case: Case, opened: Open) -> None:
     """Whoever ends a run may do it at any moment, twice too."""
     upstream = opened(case.source, REPO)
-    upstream.break_off()
-    upstream.break_off()
+    upstream.bytes.break_off()
+    upstream.bytes.break_off()
 
 
 def test_a_whole_sync_is_served_byte_for_byte(case: Case, tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(
     """By git and by us, with the setting that helps."""
     source = replace(_https(request).source, ca_file=None)
     upstream = opened(source, REPO)
-    upstream.prepare([sha256_blob(MODEL)])
+    upstream.bytes.prepare([sha256_blob(MODEL)])
     for ask in (upstream.refs, lambda: read(upstream, MODEL, 0, 5)):
         with pytest.raises(SourceUnavailable, match="ca_file"):
             ask()
