@@ -28,7 +28,7 @@ from mirrortools.errors import (
 )
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId
-from mirrortools.store import Store
+from mirrortools.store import Store, hash_file
 from mirrortools.transports import Batch, Session, Transport, receiver_archive, transport_to
 
 PING_INTERVAL_S: Final = 60
@@ -270,16 +270,28 @@ class Errand:
         check_space(self.edge.name, self.edge.root, holding)
         bad = self._send_and_adopt(holding)
         if bad:
+            self._check_own(bad)
             # What the edge found wrong is gone there: the same files once more, whole.
             bad = self._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes))
         if bad:
-            blob, reason = next(iter(bad.items()))
+            reason = next(iter(bad.values()))
             raise IntegrityError(
                 f"edge {self.edge.name}: {self.publication.repo}: {reason}, twice; "
-                f"`mirrortool check` tells whether {self.store.path(blob)} is sound"
+                f"look at the edge's disk and memory, then run `mirrortool deliver` again"
             )
         answer = self.session.ask({"ask": "publish", "publication": self.publication.to_json()})
         return bool(answer.get("changed"))
+
+    def _check_own(self, bad: Iterable[Blob]) -> None:
+        """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""
+        for blob in bad:
+            path = self.store.path(blob)
+            got = hash_file(path, blob.algorithm)
+            if got != blob.digest:
+                raise IntegrityError(
+                    f"{path}: has {blob.algorithm} {got}, so this host's own copy is damaged (edge {self.edge.name} "
+                    "found it); remove that file and run `mirrortool sync`, which fetches it again"
+                )
 
     def _begin(self) -> Holding:
         blobs = self.publication.blobs
@@ -305,7 +317,7 @@ class Errand:
         if lost:
             raise StoreError(
                 f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
-                f"{self.edge.name} lacks; `mirrortool check --repair` fetches them again"
+                f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
             )
         present_bytes = sum(holding.lacking[blob] for blob in holding.incomplete)
         progress = _Pinger(self.session, self.meter, present_bytes)

@@ -13,30 +13,45 @@ from mirrortools.model import COMMIT, Blob, Manifest, RepoId, short_ref
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What of an upstream is wanted: refs (full name → object id) and pinned commits."""
+    """What of an upstream is wanted: refs (full name → object id) and pinned commits.
+
+    `missing` are names that upstream does not have, `idle` patterns that match nothing there.
+    """
 
     refs: Mapping[str, str]
     commits: frozenset[str]
+    missing: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 def select_revisions(repo: RepoId, oids: Mapping[str, str], patterns: Collection[str]) -> Selection:
     """Choose refs by fnmatch patterns of their short or full names; 40 hexadecimal digits are a commit.
 
     Branches and tags match by their short names, other refs (`refs/pr/1`) only when a pattern begins with
-    `refs/`. A pattern without wildcards must be there. Raises SourceMissing.
+    `refs/`. Raises SourceMissing when nothing is left.
     """
     commits = frozenset(pattern for pattern in patterns if COMMIT.match(pattern))
     chosen: dict[str, str] = {}
+    missing: list[str] = []
+    idle: list[str] = []
     for pattern in patterns:
         if pattern in commits:
             continue
         found = {name: oid for name, oid in oids.items() if _ref_matches(name, pattern)}
-        if not found and not any(c in pattern for c in "*?["):
-            raise SourceMissing(f"{repo}: upstream has no revision {pattern!r}; it has {_some_names(oids)}")
+        if not found:
+            (idle if any(c in pattern for c in "*?[") else missing).append(pattern)
         chosen |= found
+    if missing and not chosen and not commits:
+        raise missing_revisions(repo, missing, oids)
     if not chosen and not commits:
         raise SourceMissing(f"{repo}: no revision matches {', '.join(patterns)}; there is {_some_names(oids)}")
-    return Selection(chosen, commits)
+    return Selection(chosen, commits, tuple(missing), tuple(idle))
+
+
+def missing_revisions(repo: RepoId, names: Iterable[str], oids: Mapping[str, str]) -> SourceMissing:
+    """The error for revisions that are configured by name and are not there."""
+    named = ", ".join(repr(name) for name in names)
+    return SourceMissing(f"{repo}: upstream has no revision {named}; it has {_some_names(oids)}")
 
 
 def _ref_matches(name: str, pattern: str) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirrortools.config import Config
+from mirrortools.errors import NoSpace
 from mirrortools.fetch import Desk, Progress, fetch
 from mirrortools.model import Blob, Manifest
 from mirrortools.plain import adopt_plain
@@ -34,7 +35,8 @@ class Pull:
     def run(self, store: Store, progress: Progress) -> None:
         """Put every blob of the plan into the store. Raises UpstreamError, IntegrityError, NoSpace, StoreError."""
         state = self.config.root / "state"
-        self._check_room(state / "partial")
+        if lack := self.lack_of_room():
+            raise lack
         plain = [blob for blob in self.plan.fetch if blob.algorithm == "git"]
         adopt_plain(plain, self.place.mirror, store, state / "stage")
         progress.report(sum(blob.size for blob in plain))
@@ -79,12 +81,17 @@ class Pull:
             if path in before and entry.is_lfs and before[path] != entry.blob and store.has(before[path])
         }
 
-    def _check_room(self, partial: Path) -> None:
-        """Refuse before the first byte what would not fit; what partial blobs took is not counted twice."""
+    def lack_of_room(self) -> NoSpace | None:
+        """What would not fit, known before the first byte; what partial blobs took is not counted twice."""
+        partial = self.config.root / "state" / "partial"
         disk = os.statvfs(self.config.root)
         space = Space(disk.f_bavail * disk.f_frsize, self.config.min_free_bytes)
         begun = sum(_allocated(partial / f"{blob.digest}.part") for blob in self.plan.fetch)
-        check_space(self.plan.fetch_bytes - begun, space, self.config.root)
+        try:
+            check_space(self.plan.fetch_bytes - begun, space, self.config.root)
+        except NoSpace as lack:
+            return lack
+        return None
 
 
 def _allocated(path: Path) -> int:

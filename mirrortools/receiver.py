@@ -105,12 +105,14 @@ class Receiver:
         return {"state": {repo.path: self._digests(repo) for repo in repos}}
 
     def _digests(self, repo: RepoId) -> dict[str, str]:
-        """What is served of a repository, part by part; nothing when it is absent or damaged."""
+        """What is served of a repository, part by part; nothing when it is absent, damaged or lacks a blob."""
         try:
             publication = self._tree.publication(repo)
         except MirrorError:
             return {}
-        return publication.digests() if publication else {}
+        if publication is None or self._store.missing(publication.blobs):
+            return {}  # what was lost is brought again, as to an edge that never had it
+        return publication.digests()
 
     def _begin(self, request: Request) -> Answer:
         with _refused_when_malformed():

@@ -58,7 +58,8 @@ class Place:
         held, git = self.tree.refs(self.repo), self.tree.git(self.repo)
         if git is None or not wanted.refs.items() <= git.refs.items():
             return False
-        same = refs.items() <= held.items() if self.only else refs == held
+        kept = {name: held[name] for name in self._kept(wanted)}
+        same = refs.items() <= held.items() if self.only else {**kept, **refs} == held
         return same and wanted.commits <= set(self.tree.commits(self.repo))
 
     def resolve(self, wanted: Selection, remote: RemoteRefs) -> Target:
@@ -69,12 +70,28 @@ class Place:
         commits = {name: leads_to[oid] for name, oid in oids.items()}
         peeled = {name: commits[name] for name, oid in oids.items() if commits[name] != oid}
         served = frozenset({*commits.values(), *wanted.commits})
-        before = self.tree.git(self.repo)
-        if self.only and before:
-            oids, peeled = {**before.refs, **oids}, {**before.peeled, **peeled}
-            commits = {**self.tree.refs(self.repo), **commits}
+        before, held = self.tree.git(self.repo), self.tree.refs(self.repo)
+        kept = held if self.only else {name: held[name] for name in self._kept(wanted)}
+        if before and kept:
+            oids = {**{name: before.refs[name] for name in kept}, **oids}
+            peeled = {**{name: oid for name, oid in before.peeled.items() if name in kept}, **peeled}
+            commits = {**kept, **commits}
             served = frozenset({*served, *commits.values()})
         return Target(self.repo, oids, peeled, default_branch(remote.head, oids), commits, served)
+
+    def _kept(self, wanted: Selection) -> list[str]:
+        """Refs that are configured by name and are gone upstream: they stay as they are, and that is told."""
+        return [name for name in self.tree.refs(self.repo) if {name, short_ref(name)} & {*wanted.missing}]
+
+    def notes(self, wanted: Selection, remote: RemoteRefs) -> list[str]:
+        """What an operator should hear of though it is no failure."""
+        notes = [f"{self.repo}: no revision of upstream matches {pattern!r}" for pattern in wanted.idle]
+        kept = {*wanted.refs, *self._kept(wanted)}
+        for name, commit in self.tree.refs(self.repo).items():
+            if not self.only and name not in kept:
+                why = "is not configured any more" if name in remote.oids else "is gone upstream"
+                notes.append(f"{self.repo}: {short_ref(name)} {why} and no longer served; commit {commit} stays")
+        return notes
 
     def _commits(self, oids: Mapping[str, str], commits: frozenset[str]) -> dict[str, str]:
         found = self.mirror.commits([*oids.values(), *commits])

@@ -195,4 +195,7 @@ class State:
     def _error(self, error: sqlite3.Error) -> StoreError | NoSpace:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or is_full(self._path.parent):
             return NoSpace(f"{self._path}: {error}; free some space, then run it again")
-        return StoreError(f"{self._path}: {error}; it holds history only: move it away if it is damaged")
+        return StoreError(
+            f"{self._path}: {error}; may the user who runs mirrortool write there, and is the disk writable? If the "
+            "file is damaged, move it away: it holds history only"
+        )

@@ -17,7 +17,7 @@ from mirrortools.fetch import Progress
 from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
-from mirrortools.plan import Plan, make_plan
+from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.publish import GitRefs, Press
 from mirrortools.pull import Pull
 from mirrortools.resolve import Place, Target
@@ -101,6 +101,7 @@ class Outcome:
     publication: Publication | None = None
     plan: Plan | None = None
     names: Mapping[Blob, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     progress: Progress = field(default_factory=Progress)
     deliveries: tuple[Delivery, ...] = ()
     duration_s: float = 0.0
@@ -227,17 +228,22 @@ def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
         plan = make_plan(news.held, manifests.values(), call.origin.store.has)
         call.watch.planned(place.repo, plan)
         pull = Pull(call.origin.config, place, upstream, call.origin.clients, plan, manifests)
-        return Outcome(place.repo, plan=plan, names=pull.names)
+        return Outcome(place.repo, plan=plan, names=pull.names, notes=news.notes, error=pull.lack_of_room())
     except MirrorError as error:
         return Outcome(place.repo, error=error)
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is served, and what upstream wants served instead: None when that is the same."""
+    """What is served, and what upstream wants served instead: None when that is the same.
+
+    `notes` are for the operator; `missing` says which revisions are configured by name and are not there.
+    """
 
     served: Publication | None
     target: Target | None
+    notes: tuple[str, ...] = ()
+    missing: MirrorError | None = None
 
     @property
     def held(self) -> list[Manifest]:
@@ -249,14 +255,15 @@ def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[]
     """Ask the source for its refs, and when they tell news, for git's objects; `lacking` is called in between."""
     remote = patient(upstream.refs)
     wanted = place.select(remote)
-    served = place.published()
+    served, notes = place.published(), tuple(place.notes(wanted, remote))
+    missing = missing_revisions(place.repo, wanted.missing, remote.oids) if wanted.missing else None
     if place.serves(wanted, remote) and _is_whole(place, served, origin):
-        return News(served, None)
+        return News(served, None, notes, missing)
     lacking()
     patient(lambda: upstream.bring(wanted.refs, wanted.commits))
     target = place.resolve(wanted, remote)
     place.refuse_moved_back(target)
-    return News(served, target)
+    return News(served, target, notes, missing)
 
 
 def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[], None]) -> News:
@@ -279,7 +286,7 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     news = _look_and_mend(place, upstream, origin, live.lacking)
     if news.target is None:
         live.nothing_lacks()
-        return Outcome(place.repo, publication=news.served)
+        return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
     target = news.target
     manifests = place.manifests(target)
     plan = make_plan(news.held, manifests.values(), origin.store.has)
@@ -292,7 +299,7 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
-    return Outcome(place.repo, True, publication, plan, progress=progress)
+    return Outcome(place.repo, True, publication, plan, progress=progress, notes=news.notes, error=news.missing)
 
 
 def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:

@@ -90,7 +90,7 @@ class Tree:
         """
         record = self._folder(repo) / "meta" / "git.json"
         wanted = _json(snapshot.to_json())
-        if _content(record) == wanted:
+        if _content(record) == wanted and self.git(repo):
             return False
         self._require(snapshot.packs.values(), f"{repo}.git")
         former = self.git(repo)
@@ -133,6 +133,8 @@ class Tree:
 
     def git(self, repo: RepoId) -> GitSnapshot | None:
         """What `git clone` sees. Raises StoreError when the record is damaged."""
+        if not (self.public / f"{repo.path}.git" / "HEAD").is_file():
+            return None
         return _load(self._folder(repo) / "meta" / "git.json", GitSnapshot.from_json)
 
     def commits(self, repo: RepoId) -> list[str]:

@@ -19,7 +19,7 @@ import yaml
 
 from mirrortools.cli.text import size, span
 from tests.servers import GitLfsUpstream, Sshd, free_port
-from tests.servers.ports import port_answers
+from tests.servers.ports import http_answers
 from tests.servers.process import Process
 
 PROJECT = Path(__file__).parents[1]
@@ -143,7 +143,7 @@ def _serve(demo: Demo, running: contextlib.ExitStack) -> None:
 def _running(command: Sequence[str | Path], log: Path, port: int) -> Iterator[None]:
     process = Process(command, log)
     try:
-        process.start(lambda: port_answers(port))
+        process.start(lambda: http_answers(port))
         yield
     finally:
         process.stop()

@@ -43,16 +43,32 @@ def test_a_ref_that_upstream_deleted_vanishes_and_its_commit_stays(upstream: Wor
     assert len(upstream.tree.commits(REPO)) == 2
 
 
-def test_a_ref_that_is_named_and_was_deleted_is_an_error(upstream: Worked) -> None:
-    """The operator wanted it by name; what is served stays."""
+def test_a_ref_that_is_named_and_was_deleted_stays_and_holds_no_other(upstream: Worked) -> None:
+    """The operator wanted it by name; the others go on."""
     upstream.git("branch", "release")
     place = upstream.place(revisions=("main", "release"))
     upstream.publish(place)
+    kept = upstream.tree.refs(REPO)["refs/heads/release"]
     upstream.git("branch", "--delete", "--force", "release")
-    with pytest.raises(SourceMissing, match="'release'"):
-        upstream.look(place)
+    commit = upstream.commit(a_txt="two")
+    upstream.publish(place)
 
-    assert "refs/heads/release" in upstream.tree.refs(REPO)
+    assert place.select(upstream.look(place)).missing == ("release",)
+    assert upstream.tree.refs(REPO) == {"refs/heads/main": commit, "refs/heads/release": kept}
+    assert upstream.serves(place)
+
+
+def test_what_is_served_no_longer_is_told(upstream: Worked) -> None:
+    """A ref that vanished under a pattern, and a pattern that matches nothing."""
+    upstream.git("tag", "v1")
+    place = upstream.place(revisions=("main", "v*", "w*"))
+    upstream.publish(place)
+    upstream.git("tag", "--delete", "v1")
+    remote = upstream.look(place)
+    notes = place.notes(place.select(remote), remote)
+
+    assert ["v1 is gone upstream" in note for note in notes].count(True) == 1
+    assert ["matches 'w*'" in note for note in notes].count(True) == 1
 
 
 @pytest.mark.parametrize("annotated", [[], ["--annotate", "--message", "x"]])

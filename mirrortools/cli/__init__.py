@@ -240,4 +240,6 @@ def main() -> NoReturn:
     """Be the command `mirrortool`."""
     # SIGTERM unwinds like an exception, so that children and locks are let go of.
     signal.signal(signal.SIGTERM, _terminate)
+    # nginx runs as somebody else and must be able to read what is published, whatever the caller's umask.
+    os.umask(0o022)
     sys.exit(run(sys.argv[1:], os.environ))

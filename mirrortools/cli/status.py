@@ -63,7 +63,7 @@ def _document(repository: RepositoryConfig, state: State, root: Path, now: float
         "running": owner,
         "progress": _progress(known) if owner else None,
         "refs": Tree(root).refs(repository.repo),
-        "lag_s": _lag_s(known.lacking_since, known.checked_at, now),
+        "lag_s": _lag_s(known.lacking_since, None if known.status == "failed" else known.checked_at, now),
         "last_success": known.checked_at,
         "published_at": known.published_at,
         "error": _INTERRUPTED if interrupted else known.error,

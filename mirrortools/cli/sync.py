@@ -77,7 +77,7 @@ def sync(
     wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run) as watch:
         outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json)
+    return _report(outcomes, as_json, invocation.quiet)
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
@@ -91,7 +91,7 @@ def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choic
     wish = Wish(edges=_checked(edges, invocation.config))
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run=False) as watch:
         outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json)
+    return _report(outcomes, as_json, invocation.quiet)
 
 
 def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
@@ -114,7 +114,7 @@ def _origin(config: Config) -> Iterator[Origin]:
 def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Watch]:
     """Bars on a terminal, lines elsewhere; the outcomes themselves come at the end when they are JSON."""
     tell: Callable[[Outcome], None] = _tell_plan if dry_run else _tell
-    if as_json:
+    if as_json or invocation.quiet:
         tell = _keep_quiet
     terminal = sys.stderr.isatty() and not invocation.quiet
     watch: Lines = Lines(tell)
@@ -126,14 +126,17 @@ def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Wat
         yield watch
 
 
-def _report(outcomes: Sequence[Outcome], as_json: bool) -> int:
+def _report(outcomes: Sequence[Outcome], as_json: bool, quiet: bool) -> int:
     """Print what machines asked for, complain, and give the exit status: that of the first error."""
     if as_json:
         print_json([as_document(outcome) for outcome in outcomes])
+    for outcome in outcomes:
+        for note in outcome.notes:
+            log.warning("mirrortool: %s", note)
     errors = [error for outcome in outcomes for error in outcome.errors]
     for error in errors:
         log.error("mirrortool: %s", error)
-    if len(outcomes) > 1 and not as_json:
+    if len(outcomes) > 1 and not as_json and not quiet:
         failed = sum(bool(outcome.errors) for outcome in outcomes)
         changed = sum(outcome.changed for outcome in outcomes)
         click.echo(f"{count(len(outcomes), 'repository/repositories')}: {changed} changed, {failed} failed")
@@ -155,8 +158,8 @@ def _tell(outcome: Outcome) -> None:
 
 
 def _pulled(outcome: Outcome) -> str:
-    if outcome.error:
-        return "source failed, stays as it was"
+    if outcome.error and not outcome.changed:
+        return "FAILED, stays as it was"
     if not outcome.plan:
         return "up to date, nothing fetched"
     plan, progress = outcome.plan, outcome.progress
@@ -179,18 +182,20 @@ def _reused(plan: Plan) -> str:
 
 
 def _delivered(delivery: Delivery) -> str:
+    if isinstance(delivery.error, Locked):
+        return "busy, another delivery is at work"
     if delivery.error:
         return "FAILED"
-    if not delivery.changed:
+    if not delivery.changed and not delivery.blobs:
         return "up to date, nothing sent"
-    return f"published; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)} ({span(delivery.duration_s)})"
+    done = "published" if delivery.changed else "what it had lost was brought again"
+    return f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)} ({span(delivery.duration_s)})"
 
 
 def _tell_plan(outcome: Outcome) -> None:
-    if outcome.error:
-        return
     if not outcome.plan:
-        click.echo(f"{outcome.repo}: up to date, nothing to do")
+        if not outcome.error:
+            click.echo(f"{outcome.repo}: up to date, nothing to do")
         return
     plan = outcome.plan
     click.echo(f"{outcome.repo}: would fetch {count(len(plan.fetch), 'blob')}, {size(plan.fetch_bytes)}")

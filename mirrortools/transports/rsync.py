@@ -93,7 +93,7 @@ class Rsync:
         vanished = [blob for blob in self._batch.blobs if not (self._batch.source / blob.path).is_file()]
         if status == _VANISHED or vanished:
             lost = f"{self._batch.source / vanished[0].path} is gone from the origin; " if vanished else ""
-            return StoreError(f"{what}; {lost}`mirrortool check --repair` fetches it again")
+            return StoreError(f"{what}; {lost}`mirrortool sync` fetches it again")
         if status == _NOT_FOUND:
             return EdgeRefused(f"{what}; install rsync there")
         return EdgeRefused(f"{what}; see whether {self._way.root} there can be written, and rsync's version")

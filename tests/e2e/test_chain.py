@@ -10,7 +10,7 @@ import pytest
 from tests.delivery import noise
 from tests.mirror import Mirror
 from tests.servers import GitLfsUpstream, free_port
-from tests.servers.ports import port_answers
+from tests.servers.ports import http_answers
 from tests.servers.process import Process
 
 SEGMENT = 4 << 20
@@ -28,7 +28,7 @@ def chain(tmp_path: Path, upstream: GitLfsUpstream, repo: str) -> Iterator[tuple
     first.sync()
     serving = Process(first.command("serve"), tmp_path / "first.log")
     try:
-        serving.start(lambda: port_answers(port))
+        serving.start(lambda: http_answers(port))
         second.sync()
         yield first, second
     finally:

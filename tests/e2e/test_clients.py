@@ -16,7 +16,7 @@ from tests.clients import HUB_VERSIONS, Expected, Files, run_client
 from tests.delivery import noise
 from tests.mirror import Mirror
 from tests.servers import GitLfsUpstream, Nginx, Sshd, free_port
-from tests.servers.ports import port_answers
+from tests.servers.ports import http_answers
 from tests.servers.process import Process
 
 ATTRIBUTES = ".gitattributes"
@@ -98,7 +98,7 @@ def _fill(upstream: GitLfsUpstream) -> tuple[Expected, Expected]:
 def _serve(mirror: Mirror, folder: Path, ports: Mapping[str, int], running: ExitStack) -> None:
     origin = Process(mirror.command("serve"), folder / "origin.log")
     running.callback(origin.stop)
-    origin.start(lambda: port_answers(ports["origin"]))
+    origin.start(lambda: http_answers(ports["origin"]))
     place = folder / "nginx-of-the-edge"
     printed = mirror.run("nginx", "print", "--edge", "e1", "--standalone", str(place))
     assert printed.status == 0, printed.stderr

@@ -18,7 +18,7 @@ from tests import clients
 from tests.clients import HUB_VERSIONS, Expected, Response, curl
 from tests.e2e.tree_fixture import FIRST, SECOND, SMALL, HandMade
 from tests.servers import Nginx, free_port
-from tests.servers.ports import port_answers
+from tests.servers.ports import http_answers, port_answers
 from tests.servers.process import Process
 
 
@@ -283,7 +283,7 @@ def test_serve_in_the_foreground(mirror: Mirror, tmp_path: Path) -> None:
     config.write_text(f"root: {mirror.root}\nsource: https://source.example\n")
     words = ["--config", config, "serve", "--listen", f"127.0.0.1:{port}"]
     process = Process([sys.executable, "-m", "mirrortools", *words], tmp_path / "log")
-    process.start(lambda: port_answers(port))
+    process.start(lambda: http_answers(port))
     try:
         response = curl(f"http://127.0.0.1:{port}/gpt2/resolve/main/README.md")
     finally:

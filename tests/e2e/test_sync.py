@@ -412,10 +412,12 @@ def test_the_disk_is_looked_at_before_the_first_byte(mirror: Mirror, upstream: G
     mirror.settings["min_free"] = "100TiB"
     upstream.forget()
 
+    foreseen = mirror.fails("sync", "--all", "--dry-run")
     ended = mirror.fails("sync", "--all")
 
-    assert ended.status == 30
+    assert (ended.status, foreseen.status) == (30, 30)
     assert "min_free" in ended.stderr
+    assert "min_free" in foreseen.stderr
     assert upstream.lfs_bytes() == 0
 
 
@@ -469,6 +471,94 @@ def test_a_blob_that_was_lost_from_the_store_comes_back(mirror: Mirror, upstream
     mirror.sync()
 
     assert mirror.served(repo)["a.safetensors"] == content
+
+
+def test_what_an_edge_lost_is_brought_again_by_a_plain_run(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, tmp_path: Path
+) -> None:
+    """A blob that is gone or cut short on an edge, though nothing changed."""
+    files = {"a.safetensors": noise(5000, 1), "b.safetensors": noise(6000, 2)}
+    upstream.commit(repo, files)
+    mirror.settings["edges"] = {"e1": {"url": f"file://{tmp_path}/e1"}}
+    mirror.sync()
+    blobs = tmp_path / "e1" / "public" / "blobs" / "sha256"
+    (gone,) = blobs.rglob(sha256(files["a.safetensors"]))
+    (cut,) = blobs.rglob(sha256(files["b.safetensors"]))
+    gone.unlink()
+    cut.chmod(0o644)
+    with cut.open("r+b") as file:
+        file.truncate(100)
+
+    outcome = mirror.sync()
+
+    found = served(tmp_path / "e1", repo)
+    assert outcome["deliveries"][0]["changed"] is False
+    assert {name: found[name] for name in files} == files
+
+
+def test_a_copy_that_rotted_here_is_told_by_the_edge_that_needs_it(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, tmp_path: Path
+) -> None:
+    """The message names this host's file; removing it and a plain sync mend both."""
+    content = noise(5000)
+    upstream.commit(repo, {"a.safetensors": content})
+    mirror.sync()
+    (own,) = (mirror.root / "public" / "blobs" / "sha256").rglob(sha256(content))
+    own.chmod(0o644)
+    own.write_bytes(b"x" * 5000)
+    mirror.settings["edges"] = {"e1": {"url": f"file://{tmp_path}/e1"}}
+    ended = mirror.fails("sync", "--all")
+    own.unlink()
+    mirror.sync()
+
+    assert ended.status == 20
+    assert str(own) in ended.stderr
+    assert "remove that file" in ended.stderr
+    assert served(tmp_path / "e1", repo)["a.safetensors"] == content
+
+
+def test_a_revision_that_is_gone_holds_no_other_and_is_told(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str
+) -> None:
+    """Named, it stays served and the status is 11; under a pattern it goes, with a word."""
+    first = upstream.commit(repo, {"a.txt": b"1"}, tag="v1.0")
+    upstream.branch(repo, "exp", first)
+    mirror.change(revisions=["main", "exp", "v*"])
+    mirror.sync()
+    upstream.delete(repo, "refs/heads/exp")
+    upstream.delete(repo, "refs/tags/v1.0")
+    main = upstream.commit(repo, {"a.txt": b"2"})
+
+    ended = mirror.fails("sync", "--all")
+
+    refs = mirror.run("status", "--json").json["repositories"][0]["refs"]
+    assert ended.status == 11
+    assert "'exp'" in ended.stderr
+    assert "v1.0 is gone upstream" in ended.stderr
+    assert refs == {"refs/heads/main": main, "refs/heads/exp": first}
+
+
+def test_what_is_published_can_be_read_whatever_the_umask(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, tmp_path: Path
+) -> None:
+    """Nginx runs as somebody else."""
+    upstream.commit(repo, {"a.safetensors": noise(10)})
+    done = subprocess.run(["sh", "-c", 'umask 077 && exec "$@"', "sh", *mirror.command("sync", "--all")], check=True)
+
+    public = mirror.root / "public"
+    assert done.returncode == 0
+    for path in (mirror.root, public, *public.rglob("*")):
+        wanted = 0o555 if path.is_dir() else 0o444
+        assert path.stat().st_mode & wanted == wanted, path
+
+
+def test_quiet_says_nothing_when_all_is_well(mirror: Mirror, upstream: GitLfsUpstream, repo: str) -> None:
+    """Cron sends a mail for every word."""
+    upstream.commit(repo, {"a.txt": b"1"})
+
+    ended = mirror.run("-q", "sync", "--all")
+
+    assert (ended.status, ended.stdout, ended.stderr) == (0, "", "")
 
 
 def test_status_tells_revision_lag_and_error_for_the_origin_and_each_edge(

@@ -31,6 +31,19 @@ def port_answers(port: int, host: str = "127.0.0.1") -> bool:
         return False
 
 
+def http_answers(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether an HTTP server answers at `port` now.
+
+    `nginx -t` listens for a moment too, so that a connection that is accepted says little of `mirrortool serve`.
+    """
+    try:
+        with socket.create_connection((host, port), timeout=1) as connection:
+            connection.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+            return connection.recv(5) == b"HTTP/"
+    except OSError:
+        return False
+
+
 def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
         try:
