@@ -289,8 +289,8 @@ class Errand:
             got = hash_file(path, blob.algorithm)
             if got != blob.digest:
                 raise IntegrityError(
-                    f"{path}: has {blob.algorithm} {got}, so this host's own copy is damaged (edge {self.edge.name} "
-                    "found it); remove that file and run `mirrortool sync`, which fetches it again"
+                    f"{path}: expected {blob.algorithm} {blob.digest}, got {got}: this host's own copy is damaged "
+                    f"(edge {self.edge.name} found it); remove that file and run `mirrortool sync` to fetch it again"
                 )
 
     def _begin(self) -> Holding:

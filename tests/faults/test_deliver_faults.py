@@ -195,7 +195,7 @@ def _leave(disk: Path, size_bytes: int) -> None:
 
 
 def test_a_blob_that_is_wrong_on_the_origin_is_never_published(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
-    """The edge finds it twice; the error says expected and got, and which file of the origin to look at."""
+    """The edge finds it, the origin looks at its own copy, and says expected, got, and which file to remove."""
     root, old = tmp_path / "bj1", publication(origin, OLD)
     edge = ssh_edge(sshd, root)
     run(edge, origin, old)
