@@ -40,14 +40,16 @@ def main() -> int:
     for name in PYTHON_PEERS:
         if any(competitor.name == name for work in chosen for competitor in work.competitors):
             environments.make(name)
-    results = _run(chosen, options)
-    text = report(_heading(options), results)
+    heading = _heading(options)
+    results = _run(chosen, options, heading)
+    text = report(heading, results)
     options.output.write_text(text)
     print(f"{text}\nwrote {options.output}")
     return 1 if any(entry.problem for _, entries in results for entry in entries) else 0
 
 
-def _run(chosen: Sequence[Work], options: argparse.Namespace) -> list[tuple[Work, list[Entry]]]:
+def _run(chosen: Sequence[Work], options: argparse.Namespace, heading: Heading) -> list[tuple[Work, list[Entry]]]:
+    """All works. What is done lies in the folder's RESULTS.md, should the run be broken off."""
     options.folder.mkdir(parents=True, exist_ok=True)
     rounds = Rounds(options.folder / "targets", options.rounds, _say)
     results = []
@@ -55,6 +57,7 @@ def _run(chosen: Sequence[Work], options: argparse.Namespace) -> list[tuple[Work
         for work in chosen:
             _say(f"{work.name}: {work.title}")
             results.append((work, rounds.run(work, site)))
+            (options.folder / "RESULTS.md").write_text(report(heading, results))
     return results
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +117,25 @@ class Site:
 
     def __enter__(self) -> Self:
         self._nginx.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as starting:
+            starting.enter_context(self._alone())
+            self._prepare()
+            self._start(starting)
+            self._running = starting.pop_all()
+        return self
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other runs out of the folder. Raises SystemExit when one is in it."""
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = f"bench: another run works in {self.folder}; let it end, or name another place with --folder"
+                raise SystemExit(text) from None
+            yield
+
+    def _prepare(self) -> None:
         self._log.unlink(missing_ok=True)
         self._make_certificates()
         self._configure([])
@@ -124,13 +144,12 @@ class Site:
         (self._nginx / "mirrortools" / "server.d" / "tls.conf").write_text(self._tls_configuration())
         self.public.mkdir(parents=True, exist_ok=True)
         self._mirrortool("nginx", "install", "--prefix", str(self._nginx))
+
+    def _start(self, stack: ExitStack) -> None:
         ports = [self._ports["plain"], self._ports["tls"]]
-        with ExitStack() as starting:
-            self._server = starting.enter_context(Nginx(self._nginx / "nginx.conf", self._nginx, ports))
-            self._relay(starting, "limited", "--rate", str(LIMITED_BYTES_PER_S))
-            self._relay(starting, "far", "--delay", str(FAR_S))
-            self._running = starting.pop_all()
-        return self
+        self._server = stack.enter_context(Nginx(self._nginx / "nginx.conf", self._nginx, ports))
+        self._relay(stack, "limited", "--rate", str(LIMITED_BYTES_PER_S))
+        self._relay(stack, "far", "--delay", str(FAR_S))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

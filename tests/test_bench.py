@@ -83,6 +83,15 @@ def test_wrong_bytes_are_seen(site: Site, tmp_path: Path) -> None:
     check_files(case, {path: file})
 
 
+def test_two_runs_do_not_share_a_folder(site: Site) -> None:
+    """The second one is refused, and the first goes on."""
+    with pytest.raises(SystemExit, match="another run works in"), Site(site.folder):
+        pass
+    site.publish(ONE)
+
+    assert site.case("plain", ONE).total_bytes == ONE.total_bytes
+
+
 def test_a_command_that_fails_did_not_run(tmp_path: Path) -> None:
     """Its complaint is the reason that the report gives."""
     with pytest.raises(DidNotRun, match=r"ended with 3: no luck"):
