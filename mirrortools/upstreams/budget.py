@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import threading
 import time
@@ -22,6 +23,7 @@ from mirrortools.errors import RateLimited, SourceUnavailable
 from mirrortools.files import make_folder
 
 WINDOW_S: Final = 300.0
+_log = logging.getLogger("mirrortools.budget")
 _SLOT_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 120.0
 
@@ -98,6 +100,7 @@ class Budget:
                 if not wait_s:
                     _write(file, spent.plus(now_s, count))
                     return
+            _log.info("%s: request_budget is used up; going on in %.0f s", host, wait_s)
             self._wait(self._stopped, wait_s)
         raise SourceUnavailable(f"{host}: interrupted")
 
