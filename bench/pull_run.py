@@ -75,6 +75,9 @@ def _options() -> argparse.Namespace:
     if options.scale is None:
         options.scale = QUICK if options.quick else float(os.environ.get("BENCH_SCALE", "1"))
     options.only = [name for name in options.only.split(",") if name]
+    known = {competitor.name for work in works(1) for competitor in work.competitors}
+    if unknown := sorted({*options.only} - known):
+        parser.error(f"no competitor is called {', '.join(unknown)}; --list names them all")
     whole = not options.work and not options.only and options.scale == 1
     options.folder = options.folder.absolute()
     options.output = options.output or (RESULTS if whole else options.folder / "RESULTS.md")
