@@ -9,11 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-START: Final = 2
+START: Final = 1
 MOST: Final = 16
 WINDOW_S: Final = 0.25
 HOLD_S: Final = 10.0
 _PAYS: Final = 1.25
+_FULL: Final = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there was at a moment: the bytes that have come, and the seconds that threads have spent hashing, in all."""
+
+    now_s: float
+    fetched_bytes: int
+    hashing_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -21,38 +31,42 @@ class Pace:
     """The number of connections that is allowed now; `fixed` ones are never changed.
 
     `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet.
-    `observe` is told the time in seconds and the bytes that came so far in all.
     """
 
     fixed: int | None = None
     connections: int = START
     rate_of_one: float = 0.0
-    _since_s: float | None = None
-    _bytes: int = 0
+    _before: Seen | None = None
     _rate_before: float = 0.0
     _hold_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.connections = self.fixed or self.connections
 
-    def observe(self, now_s: float, total_bytes: int, busy: int) -> int:
-        """Give the number of connections to use from now on; `busy` is how many are in use."""
-        if self._since_s is None:
-            self._begin(now_s, total_bytes)
+    def observe(self, seen: Seen, busy: int, hashers: int = 1) -> int:
+        """Give the number of connections to use from now on.
+
+        `busy` is how many are in use, `hashers` how many threads could hash what comes; when those have their hands
+        full, more connections cannot pay.
+        """
+        before = self._before
+        if before is None:
+            self._before = seen
             return self.connections
-        if self.fixed or now_s - self._since_s < WINDOW_S or busy < self.connections:
+        elapsed_s = seen.now_s - before.now_s
+        if self.fixed or elapsed_s < WINDOW_S or busy < self.connections:
             return self.connections
-        rate = (total_bytes - self._bytes) / (now_s - self._since_s)
+        rate = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s
+        hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
         self.rate_of_one = rate / busy
-        self._begin(now_s, total_bytes)
-        if now_s >= self._hold_until_s:
-            self._judge(now_s, rate)
+        self._before = seen
+        if seen.now_s >= self._hold_until_s:
+            self._judge(seen.now_s, rate, hashing)
         return self.connections
 
-    def _begin(self, now_s: float, total_bytes: int) -> None:
-        self._since_s, self._bytes = now_s, total_bytes
-
-    def _judge(self, now_s: float, rate: float) -> None:
+    def _judge(self, now_s: float, rate: float, hashing: float) -> None:
+        if hashing > _FULL and not self._rate_before:
+            return
         if rate > self._rate_before * _PAYS and self.connections < MOST:
             self._rate_before = rate
             self.connections *= 2

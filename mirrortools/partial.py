@@ -11,8 +11,10 @@ import fcntl
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import xxhash
 
@@ -28,7 +30,27 @@ from mirrortools.segments import (
     spans,
 )
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 256 << 10
+_MOST_AHEAD = 3
+_LONGEST_WAIT_S = 1.0
+
+
+class Reader(Protocol):
+    """What can write into an open file by itself: `splice` as an upstream's reader has it."""
+
+    def splice(self, file: int, offset: int, count: int) -> int | None:
+        """Move up to `count` bytes to `offset`; None when they have to be read and written instead."""
+        ...
+
+
+class _Buffer(threading.local):
+    """Each thread's own place to read to, so that none is made for every segment."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_CHUNK_BYTES))
+
+
+_BUFFER = _Buffer()
 
 
 class Partial:
@@ -38,8 +60,9 @@ class Partial:
     that one of them has verified. A blob of one segment has no journal: there is nothing to go on from.
 
     Several workers write different segments at the same time, each after a `claim`: a segment that is done may have
-    been hashed, and must not be written again. `advance` hashes what is contiguous from the start, so that the SHA-256
-    is nearly ready when the last segment lands.
+    been hashed, and must not be written again. `advance` hashes what is contiguous from the start, in a thread of its
+    own, so that the SHA-256 is nearly ready when the last segment lands; `keep_pace` holds the writers, who otherwise
+    run ahead on a fast link and take the processor from it.
     """
 
     def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -49,11 +72,15 @@ class Partial:
         self.journal = folder / f"{blob.digest}.journal"
         self.done: dict[int, str] = {}
         self.resumed_bytes = 0
+        self.hashing_s = 0.0
         self._claimed: set[int] = set()
         self._sha256 = hashlib.sha256()
         self._hashed = 0
+        self._contiguous = 0
+        self._written: set[int] = set()
         self._lock = threading.Lock()
         self._hash_lock = threading.Lock()
+        self._hashed_more = threading.Condition(self._lock)
         self._file = -1
         self._journal = -1
         self._open()
@@ -93,7 +120,7 @@ class Partial:
         for index, digest in read_journal(self.journal.read_text(errors="replace"), self.segments).items():
             start, stop = self.segments.bounds(index)
             if stop <= on_disk and self._segment_digest(start, stop) == digest:
-                self.done[index] = digest
+                self._record(index, digest)
                 self.resumed_bytes += stop - start
 
     def _rewrite_journal(self) -> None:
@@ -110,9 +137,9 @@ class Partial:
         return digest.hexdigest()
 
     def _read(self, start: int, stop: int) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(min(_CHUNK_BYTES, max(stop - start, 1))))
+        buffer = _BUFFER.view
         while start < stop:
-            count = os.preadv(self._file, [buffer[: min(len(buffer), stop - start)]], start)
+            count = os.preadv(self._file, [buffer[: stop - start]], start)
             if count == 0:
                 return
             yield buffer[:count]
@@ -122,20 +149,16 @@ class Partial:
         """The runs of segments that are still to be fetched."""
         with self._lock:
             count = self.segments.count
-            return list(spans(count, self.done, longest or max(count, 1)))
-
-    def has(self, index: int) -> bool:
-        """Whether a segment is written and journaled."""
-        return index in self.done
+            return list(spans(count, self._written, longest or max(count, 1)))
 
     def lacks(self, span: Span) -> list[int]:
         """The segments of a span that are still to be fetched."""
-        return [index for index in range(span.first, span.stop) if index not in self.done]
+        return [index for index in range(span.first, span.stop) if index not in self._written]
 
     def claim(self, index: int) -> bool:
         """Take a segment to write it, until `finish_segment` or `release`; False when it is done or taken."""
         with self._lock:
-            free = index not in self.done and index not in self._claimed
+            free = index not in self._written and index not in self._claimed
             if free:
                 self._claimed.add(index)
             return free
@@ -151,9 +174,30 @@ class Partial:
             count = os.pwrite(self._file, data, offset)
             data, offset = data[count:], offset + count
 
-    def finish_segment(self, index: int, digest: str) -> None:
-        """Remember that a segment is whole, with its xxh3_128 in hexadecimal."""
+    def splice(self, reader: Reader, offset: int, count: int) -> int | None:
+        """Let a reader put up to `count` bytes of a claimed segment in their place by itself; how many it did."""
+        return reader.splice(self._file, offset, count)
+
+    def finish_segment(self, index: int) -> None:
+        """Say that a claimed segment is written whole. It is hashed here (xxh3_128) when its turn is not near."""
+        start, stop = self.segments.bounds(index)
+        start_writing(self._file, start, stop)
         with self._lock:
+            its_turn = index == self._contiguous
+            if its_turn:
+                self._count_written(index)
+        if not its_turn:
+            self._record(index, self._segment_digest(start, stop))
+
+    def _count_written(self, index: int) -> None:
+        self._written.add(index)
+        while self._contiguous in self._written:
+            self._contiguous += 1
+
+    def _record(self, index: int, digest: str) -> None:
+        """Remember a segment's hash for this run and the next one."""
+        with self._hashed_more:
+            self._count_written(index)
             self.done[index] = digest
             if self._journal >= 0:
                 os.write(self._journal, journal_line(index, digest).encode())
@@ -165,20 +209,39 @@ class Partial:
 
     def advance(self) -> None:
         """Hash the contiguous segments that were not hashed yet; returns at once if another thread does."""
-        if not self._hash_lock.acquire(blocking=False):
-            return
-        try:
-            self._hash_contiguous()
-        finally:
-            self._hash_lock.release()
+        while self._hashed < self._contiguous:  # one may have come since the last look, before the lock was let go
+            if not self._hash_lock.acquire(blocking=False):
+                return
+            try:
+                self._hash_contiguous()
+            finally:
+                self._hash_lock.release()
+
+    def keep_pace(self) -> None:
+        """Wait until hashing is not far behind the writers, or for a second."""
+        with self._hashed_more:
+            self._hashed_more.wait_for(lambda: self._contiguous - self._hashed <= _MOST_AHEAD, _LONGEST_WAIT_S)
 
     def _hash_contiguous(self) -> None:
-        while self._hashed in self.done:
-            start, stop = self.segments.bounds(self._hashed)
-            for chunk in self._read(start, stop):
-                self._sha256.update(chunk)
-            start_writing(self._file, start, stop)
-            self._hashed += 1
+        while self._hashed < self._contiguous:
+            began_s = time.monotonic()
+            if self._hashed in self.done:
+                for chunk in self._read(*self.segments.bounds(self._hashed)):
+                    self._sha256.update(chunk)
+            else:
+                self._hash_both(self._hashed)
+            with self._hashed_more:
+                self.hashing_s += time.monotonic() - began_s
+                self._hashed += 1
+                self._hashed_more.notify_all()
+
+    def _hash_both(self, index: int) -> None:
+        """Read a segment once for both of its hashes."""
+        digest = xxhash.xxh3_128()
+        for chunk in self._read(*self.segments.bounds(index)):
+            self._sha256.update(chunk)
+            digest.update(chunk)
+        self._record(index, digest.hexdigest())
 
     def digest(self) -> str:
         """The SHA-256 of the whole, once complete, in hexadecimal."""
@@ -191,11 +254,13 @@ class Partial:
 
         Returns how many were dropped: none means that the bytes came wrong and were stored right.
         """
-        with self._lock, self._hash_lock:
+        with self._hash_lock, self._lock:
             damaged = [i for i, d in self.done.items() if self._segment_digest(*self.segments.bounds(i)) != d]
             for index in damaged:
                 del self.done[index]
-            self._sha256, self._hashed = hashlib.sha256(), 0
+            self._start_hashing()
+            for index in self.done:
+                self._count_written(index)
         return len(damaged)
 
     def move_away(self, target: Path) -> None:
@@ -207,8 +272,12 @@ class Partial:
     def begin_again(self) -> None:
         """Begin with an empty file."""
         self.done = {}
-        self._sha256, self._hashed = hashlib.sha256(), 0
+        self._start_hashing()
         self._open()
+
+    def _start_hashing(self) -> None:
+        self._sha256, self._hashed, self._contiguous = hashlib.sha256(), 0, 0
+        self._written.clear()
 
     def sync(self) -> None:
         """Make the content durable."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirrortools.config import Config
+from mirrortools.desk import Desk, Progress
 from mirrortools.errors import NoSpace
-from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.fetch import fetch
 from mirrortools.model import Blob, Manifest
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space

@@ -58,7 +58,7 @@ def reuse_segments(older: Path, growing: Partial, hashes: list[str]) -> int:
             data = os.pread(file.fileno(), stop - start, start)
             if len(data) == stop - start and xxhash.xxh3_128_hexdigest(data) == hashes[index]:
                 growing.write(start, memoryview(data))
-                growing.finish_segment(index, hashes[index])
+                growing.finish_segment(index)
                 copied += stop - start
     return copied
 

@@ -6,7 +6,7 @@ Only decisions and formats live here; no file is touched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 SEGMENT_BYTES = 4 << 20
@@ -44,7 +44,7 @@ class Span:
     stop: int
 
 
-def spans(count: int, done: Mapping[int, str], longest: int = SPAN_SEGMENTS) -> Iterator[Span]:
+def spans(count: int, done: Container[int], longest: int = SPAN_SEGMENTS) -> Iterator[Span]:
     """The runs of segments that are not `done`, none longer than `longest`."""
     first = 0
     for index in range(count + 1):

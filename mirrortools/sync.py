@@ -12,8 +12,8 @@ from pathlib import Path
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import Delivery, EdgePool
+from mirrortools.desk import Progress
 from mirrortools.errors import Locked, MirrorError, StoreError
-from mirrortools.fetch import Progress
 from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrortools import fetch as module
+from mirrortools.desk import Desk, Progress
 from mirrortools.errors import (
     AccessDenied,
     IntegrityError,
@@ -24,7 +25,7 @@ from mirrortools.errors import (
     SourceUnavailable,
     StoreError,
 )
-from mirrortools.fetch import Desk, Progress, fetch
+from mirrortools.fetch import fetch
 from mirrortools.model import Blob
 from mirrortools.store import Store, hash_file
 from tests.delivery import noise, sha256_blob

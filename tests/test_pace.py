@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace
+from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace, Seen
 
 
 def after(seconds: float, rate: Callable[[int], float], pace: Pace | None = None) -> Pace:
     """A pace that has watched a link for `seconds`; `rate` is what so many connections bring a second."""
     pace, now, total = pace or Pace(), 0.0, 0.0
     while now <= seconds:
-        pace.observe(now, int(total), pace.connections)
+        pace.observe(Seen(now, int(total)), pace.connections)
         now += 0.05
         total += 0.05 * rate(pace.connections)
     return pace
@@ -45,7 +45,7 @@ def test_it_looks_again_after_a_while() -> None:
     pace = after(2.0, lambda _: 1e6)
     now, total = 2.05, 2e6
     while now < 3 * HOLD_S:
-        pace.observe(now, int(total), pace.connections)
+        pace.observe(Seen(now, int(total)), pace.connections)
         now, total = now + 0.05, total + 0.05 * 1e6 * pace.connections
 
     assert pace.connections == MOST
@@ -59,8 +59,26 @@ def test_a_configured_number_is_kept(number: int) -> None:
 
 def test_nothing_is_judged_while_connections_are_idle() -> None:
     """A blob's end with few spans left says nothing about the link."""
+    pace = Pace(connections=2)
+    for step in range(100):
+        pace.observe(Seen(step * 0.1, step * 1000), 1)
+
+    assert pace.connections == 2
+
+
+def test_when_hashing_takes_the_time_no_connection_is_added() -> None:
+    """A blob that one processor hashes as fast as it can comes no sooner over two connections."""
     pace = Pace()
     for step in range(100):
-        pace.observe(step * 0.1, step * 1000, 1)
+        pace.observe(Seen(step * 0.1, step * 10**8, hashing_s=step * 0.08), pace.connections)
 
     assert pace.connections == START
+
+
+def test_while_other_processors_could_hash_connections_are_added() -> None:
+    """The same with a second blob at hand."""
+    pace = Pace()
+    for step in range(10):
+        pace.observe(Seen(step * 0.1, step * 10**8 * pace.connections, hashing_s=step * 0.08), pace.connections, 2)
+
+    assert pace.connections > START

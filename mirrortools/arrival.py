@@ -1,0 +1,294 @@
+"""One blob on its way into the store: whom to ask for which segments, and what to do with wrong bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from mirrortools.desk import Desk, Progress
+from mirrortools.errors import IntegrityError, RateLimited, SourceUnavailable, StoreError, UpstreamError
+from mirrortools.files import make_folder
+from mirrortools.partial import Partial
+from mirrortools.segmented import read_hashes, reuse_segments, write_hashes
+from mirrortools.segments import Span
+from mirrortools.sources import Sources
+from mirrortools.upstreams import ByteSource, Reader
+
+ROUNDS = 4
+LONGEST_PAUSE_S = 120.0
+POLL_S = 0.2
+_FIRST_PAUSE_S = 1.0
+_MOST_DAMAGES = 3
+_BUFFER_BYTES = 512 << 10
+_EARLIER = "an earlier run"
+
+
+class _Buffer(threading.local):
+    """Each thread's own place to read to."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(_BUFFER_BYTES))
+
+
+_BUFFER = _Buffer()
+
+
+class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
+    """The run is being ended."""
+
+
+class Arrival:
+    """One blob on its way into the store."""
+
+    def __init__(
+        self,
+        name: str,
+        growing: Partial,
+        desk: Desk,
+        sources: Sources,
+        progress: Progress,
+        advance: Callable[[Partial], None],
+    ) -> None:
+        self.partial = growing
+        self.unfinished = 0
+        self._uncut: deque[Span] = deque()
+        self._advance = advance
+        self.failed = False
+        self.adopted = False
+        self._name = name
+        self._desk = desk
+        self._sources = sources
+        self._progress = progress
+        self._contributors: set[str] = {_EARLIER} if growing.resumed_bytes else set()
+        self._refused: set[str] = set()
+        self._alone: str | None = None
+        self._damages = 0
+        self._one_at_a_time = threading.Lock()
+        self._choosing = threading.Lock()
+        progress.resumed(growing.resumed_bytes)
+
+    def reuse(self) -> None:
+        """Take from the older file what did not change, if a source tells what that is."""
+        for source in self._choice():
+            try:
+                hashes = read_hashes(source.segment_hashes(self.partial.blob), self.partial.segments)
+            except UpstreamError:
+                continue
+            if hashes:
+                copied = reuse_segments(self._desk.older[self.partial.blob], self.partial, hashes)
+                self._contributors |= {_EARLIER} if copied else set()
+                self._progress.reused(copied)
+                return
+
+    def cut(self) -> bool:
+        """See what is missing; whether that is anything."""
+        self._uncut = deque(self.partial.missing())
+        return self.has_spans
+
+    @property
+    def has_spans(self) -> bool:
+        """Whether something is left that no worker was given."""
+        return bool(self._uncut)
+
+    @property
+    def uncut_segments(self) -> int:
+        """How many segments that is."""
+        return sum(run.stop - run.first for run in self._uncut)
+
+    def next_span(self, longest: int) -> Span | None:
+        """The next segments that no worker was given, `longest` at most."""
+        if not self._uncut:
+            return None
+        run = self._uncut.popleft()
+        if run.stop - run.first > longest:
+            self._uncut.appendleft(Span(run.first + longest, run.stop))
+            run = Span(run.first, run.first + longest)
+        return run
+
+    def fetch_span(self, span: Span) -> None:
+        """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
+
+        Raises UpstreamError.
+        """
+        fruitless = 0
+        lacking = self.partial.lacks(span)
+        while lacking and not self.failed:
+            alone = self._alone
+            errors = self._ask_in_turn(span)
+            still_lacking = self.partial.lacks(span)
+            fruitless = fruitless + 1 if errors and len(still_lacking) == len(lacking) else 0
+            lacking = still_lacking
+            pause_s = _pause_s(errors, fruitless) if lacking else 0.0
+            if pause_s is not None:
+                self._pause(pause_s)
+            elif self._ask_another_alone(alone):
+                fruitless = 0
+            else:
+                raise _the_telling_one(errors, self._name)
+
+    def _ask_in_turn(self, span: Span) -> list[UpstreamError]:
+        """Ask one source after the other until one has answered: why none did, or nothing."""
+        errors: list[UpstreamError] = []
+        for source in self._choice():
+            try:
+                self._sources.check_pause(source)
+                self._fetch_from(source, span)
+            except UpstreamError as error:
+                self._sources.shun(source, error)
+                errors.append(error)
+            else:
+                return []
+        return errors
+
+    def _pause(self, pause_s: float) -> None:
+        if pause_s:
+            self._desk.wait(self._sources.stopped, pause_s)
+        if self._sources.stopped.is_set():
+            raise Interrupted
+
+    def _choice(self) -> list[ByteSource]:
+        left = self._sources.in_order(self._refused)
+        return [source for source in left if self._alone in (None, source.name)]
+
+    def _ask_another_alone(self, failed: str | None) -> bool:
+        """After wrong bytes the sources are tried one by one: whether there is another one, when one has failed."""
+        with self._choosing:
+            if failed is None:
+                return False
+            if self._alone == failed:
+                rest = self._sources.in_order({*self._refused, failed})
+                if not rest:
+                    return False
+                self._refused.add(failed)
+                self._alone = rest[0].name
+            return True
+
+    def _fetch_from(self, source: ByteSource, span: Span) -> None:
+        if source.name not in self._sources.cannot_seek and self._fetch_missing(source, span):
+            return
+        # Range was ignored. One worker reads such a blob through; the others find their spans done.
+        self._sources.cannot_seek.add(source.name)
+        with self._one_at_a_time:
+            self._fetch_missing(source, span, whole=True)
+
+    def _fetch_missing(self, source: ByteSource, span: Span, whole: bool = False) -> bool:
+        """Fetch what a span lacks; False when the source cannot begin in the middle and `whole` is not set."""
+        segments, wanted = self.partial.segments, self.partial.lacks(span)
+        if not wanted:
+            return True
+        start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
+        with source.open(self.partial.blob, start, stop) as reader:
+            if reader.start not in (0, start):
+                raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
+            if reader.start != start and not whole:
+                return False
+            self._copy(source, reader, stop if reader.start == start else segments.size)
+        return True
+
+    def _copy(self, source: ByteSource, reader: Reader, stop: int) -> None:
+        """Take up to `stop`, segment by segment; those that are done, or that another worker has, are passed over."""
+        offset = reader.start
+        while offset < stop:
+            index = self.partial.segments.index(offset)
+            end = self.partial.segments.bounds(index)[1]
+            if self.partial.claim(index):
+                try:
+                    self._copy_segment(source, reader, index)
+                finally:
+                    self.partial.release(index)
+                self._advance(self.partial)
+                self.partial.keep_pace()
+            else:
+                self._pass_over(source, reader, end - offset)
+            offset = end
+
+    def _copy_segment(self, source: ByteSource, reader: Reader, index: int) -> None:
+        """Put one segment in its place; it counts when its last byte is written."""
+        offset, end = self.partial.segments.bounds(index)
+        while offset < end:
+            moved = self.partial.splice(reader, offset, end - offset)
+            if moved is None:
+                piece = _BUFFER.view[: end - offset]
+                moved = reader.readinto(piece)
+                self.partial.write(offset, piece[:moved])
+            self._received(source, moved)
+            offset += moved
+        self.partial.finish_segment(index)
+
+    def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
+        while count:
+            received = reader.readinto(_BUFFER.view[:count])
+            self._received(source, received)
+            count -= received
+
+    def _received(self, source: ByteSource, count: int) -> None:
+        if count == 0:
+            raise SourceUnavailable(f"{source.name}: {self._name} ended too early")
+        self._contributors.add(source.name)
+        self._progress.received(source.name, count)
+        if self._sources.stopped.is_set():
+            raise Interrupted
+
+    def conclude(self) -> None:
+        """Adopt the blob when it hashes to its name; otherwise prepare for another source. Raises IntegrityError."""
+        got = self.partial.digest()
+        if got == self.partial.blob.digest:
+            self.partial.sync()
+            self._desk.store.adopt(self.partial.path, self.partial.blob)
+            if self.partial.segments.count > 1:
+                write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
+            self.partial.journal.unlink(missing_ok=True)
+            self.adopted = True
+        elif self.partial.forget_damage():
+            self._damages += 1
+            if self._damages == _MOST_DAMAGES:
+                raise StoreError(
+                    f"{self.partial.path}: gives back other bytes than were written; check disk and memory"
+                )
+        else:
+            self._reject(got)
+
+    def _reject(self, got: str) -> None:
+        """Wrong bytes came. Keep them aside and start over with one source that has not lied about this blob."""
+        aside = self._desk.quarantine / self.partial.blob.digest
+        contributors, self._contributors = self._contributors, set()
+        if len(contributors) == 1:
+            self._refused |= contributors
+        remaining = self._sources.in_order(self._refused)
+        make_folder(aside.parent)
+        self.partial.move_away(aside)
+        if not (remaining and contributors):
+            senders = ", ".join(sorted(contributors)) or "nobody: its pointer says that it is empty"
+            raise IntegrityError(
+                f"{self._name}: expected sha256 {self.partial.blob.digest}, got {got} from {senders}; kept aside in "
+                f"{aside}; the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
+            )
+        self.partial.begin_again()
+        if contributors != {_EARLIER}:
+            self._alone = remaining[0].name
+
+
+def _pause_s(errors: list[UpstreamError], fruitless: int) -> float | None:
+    """How long to wait before the next round; None when waiting would not help.
+
+    `fruitless` is how many rounds in succession have brought nothing.
+    """
+    if not errors:
+        return POLL_S  # another worker is at the rest of it
+    passing = [error for error in errors if isinstance(error, SourceUnavailable | RateLimited)]
+    if not passing or fruitless >= ROUNDS:
+        return None
+    asked = [error.retry_after_s for error in passing if isinstance(error, RateLimited)]
+    own_s = _FIRST_PAUSE_S * float(1 << max(fruitless - 1, 0))
+    if len(asked) < len(passing):
+        return own_s
+    return None if min(asked) > LONGEST_PAUSE_S else max(own_s, min(asked))
+
+
+def _the_telling_one(errors: list[UpstreamError], name: str) -> UpstreamError:
+    """The error to end with, about the file `name`: of a source that may have it, rather than of one that does not."""
+    told = next((error for error in errors if isinstance(error, SourceUnavailable | RateLimited)), errors[0])
+    if isinstance(told, RateLimited):
+        return RateLimited(f"{name}: {told}", told.retry_after_s)
+    return type(told)(f"{name}: {told}")

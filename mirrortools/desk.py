@@ -1,0 +1,70 @@
+"""Where fetching happens, and the counts of what it did."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mirrortools.model import Blob
+from mirrortools.segments import SEGMENT_BYTES
+from mirrortools.store import Store
+from mirrortools.upstreams import ByteSource
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts for whoever watches, in bytes. `report` is called with what was added, from several threads."""
+
+    report: Callable[[int], None] = lambda _bytes: None
+    resumed_bytes: int = 0
+    reused_bytes: int = 0
+    from_source: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """All bytes that came from sources, those that had to be thrown away among them."""
+        return sum(self.from_source.values())
+
+    def received(self, source: str, count: int) -> None:
+        """Count bytes from a source."""
+        with self._lock:
+            self.from_source[source] = self.from_source.get(source, 0) + count
+        self.report(count)
+
+    def reused(self, count: int) -> None:
+        """Count bytes that were taken from an older blob."""
+        with self._lock:
+            self.reused_bytes += count
+        self.report(count)
+
+    def resumed(self, count: int) -> None:
+        """Count bytes that an earlier run had left on disk."""
+        with self._lock:
+            self.resumed_bytes += count
+        self.report(count)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where fetching happens: the store, the folders beside it, the sources in order.
+
+    `workers` is the number of connections; None: as many as pay. `older` names for a blob the file that had its place
+    before: segments that did not change are taken from there, when a source tells which those are.
+
+    `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
+    """
+
+    store: Store
+    partial: Path
+    quarantine: Path
+    sources: tuple[ByteSource, ...]
+    workers: int | None = None
+    segment_bytes: int = SEGMENT_BYTES
+    clock: Callable[[], float] = time.monotonic
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
+    stopped: threading.Event = field(default_factory=threading.Event)
+    older: Mapping[Blob, Path] = field(default_factory=dict)
