@@ -14,13 +14,13 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
-from mirrortools.errors import SourceMissing, UpstreamError
+from mirrortools.errors import NoSpace, SourceMissing, StoreError, UpstreamError
 from mirrortools.model import Blob
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource
@@ -29,7 +29,7 @@ SMALL_BYTES: Final = 256 << 10
 FEW: Final = 8
 _GROUP_COUNT: Final = 64
 _GROUP_BYTES: Final = 4 << 20
-_GROUPS_TOGETHER: Final = 32
+_GROUPS_TOGETHER: Final = 64
 _PREFIX: Final = "bulk."
 
 
@@ -55,33 +55,43 @@ class Bulk:
         Raises StoreError, NoSpace, OSError.
         """
         groups = _groups(blobs)
-        with _own_folder(self.folder) as stage, ThreadPoolExecutor(self.workers, "bulk") as pool:
+        with _own_folder(self.folder) as stage, self._threads() as (readers, adopter):
+            adopting: Future[None] | None = None
             while not self._stopped.is_set() and (some := list(islice(groups, _GROUPS_TOGETHER))):
                 try:
-                    written = [
-                        pair for pairs in pool.map(lambda group: self._read(group, stage), some) for pair in pairs
-                    ]
-                except OSError:
-                    self._stopped.set()
+                    written = list(chain.from_iterable(readers.map(lambda group: self._read(group, stage), some)))
+                    if adopting:
+                        adopting.result()
+                except BaseException as error:
+                    self._end(error)
                     raise
-                except BaseException:
-                    self._stopped.set()
-                    self.source.break_off()
-                    raise
-                self.store.adopt_all(written)
+                adopting = adopter.submit(self.store.adopt_all, written)
+            if adopting:
+                adopting.result()
         return self._troubles[0] if self._troubles else None
 
-    def _read(self, group: Sequence[Blob], stage: Path) -> list[tuple[Path, Blob]]:
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[tuple[ThreadPoolExecutor, ThreadPoolExecutor]]:
+        """Threads that read, and one that adopts what was read while the next is read: it waits for the disk."""
+        with ThreadPoolExecutor(self.workers, "bulk") as readers, ThreadPoolExecutor(1, "adopt") as adopter:
+            yield readers, adopter
+
+    def _end(self, error: BaseException) -> None:
+        self._stopped.set()
+        if not isinstance(error, OSError | StoreError | NoSpace):
+            self.source.break_off()
+
+    def _read(self, group: Sequence[Blob], stage: Path) -> list[tuple[str, Blob]]:
         """Write the blobs of a group that come and hash right."""
-        written: list[tuple[Path, Blob]] = []
+        written: list[tuple[str, Blob]] = []
         if self._stopped.is_set():
             return written
         try:
             for blob, content in self.source.read_many(group):
                 self.received(self.source.name, len(content))
                 if len(content) == blob.size and hashlib.sha256(content).hexdigest() == blob.digest:
-                    path = stage / blob.digest
-                    path.write_bytes(content)
+                    path = f"{stage}/{blob.digest}"
+                    _write(path, content)
                     written.append((path, blob))
                 if self._stopped.is_set() or self.stopped.is_set():
                     break
@@ -91,6 +101,17 @@ class Bulk:
             self._troubles.append(error)
             self._stopped.set()
         return written
+
+
+def _write(path: str, content: bytes) -> None:
+    """Make a small file; plain system calls, because there are very many of them."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(file, rest) :]
+    finally:
+        os.close(file)
 
 
 def _groups(blobs: Sequence[Blob]) -> Iterator[list[Blob]]:

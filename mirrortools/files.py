@@ -37,7 +37,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sync_contents(paths: Sequence[Path]) -> None:
+def sync_contents(paths: Sequence[str | Path]) -> None:
     """Make files or folders of one file system durable; many of them by one syncfs(2)."""
     if len(paths) > _MANY:
         _sync_file_system(paths[0])
@@ -50,7 +50,7 @@ def sync_contents(paths: Sequence[Path]) -> None:
             os.close(descriptor)
 
 
-def _sync_file_system(path: Path) -> None:
+def _sync_file_system(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         if _LIBC.syncfs(descriptor) != 0:
@@ -105,17 +105,27 @@ def move_file(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def move_files(moves: Sequence[tuple[Path, Path]]) -> None:
+def move_files(moves: Sequence[tuple[str | Path, str]]) -> None:
     """Rename files whose content is already durable to their final names, durable together."""
-    folders = sorted({target.parent for _, target in moves})
+    folders = sorted({target.rpartition("/")[0] for _, target in moves})
     for folder in folders:
         if len(folders) > _MANY:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_quickly(folder)
         else:
-            make_folder(folder)
+            make_folder(Path(folder))
     for source, target in moves:
-        source.replace(target)
+        os.replace(source, target)  # noqa: PTH105  (tens of thousands of them)
     sync_contents(folders)
+
+
+def _make_quickly(folder: str) -> None:
+    """Create a folder whose name is made durable later, by syncfs."""
+    try:
+        os.mkdir(folder)  # noqa: PTH102
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103
 
 
 def point_link(link: Path, target: str) -> None:

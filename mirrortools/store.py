@@ -16,6 +16,7 @@ from mirrortools.files import make_folder, move_files, sync_contents, sync_folde
 from mirrortools.model import Blob
 
 CHUNK_BYTES = 1 << 20
+_MODE = 0o444
 
 
 class Store:
@@ -50,22 +51,22 @@ class Store:
         target = self.path(blob)
         try:
             make_folder(target.parent)
-            source.chmod(0o444)
+            source.chmod(_MODE)
             source.replace(target)
             sync_folder(target.parent)
         except OSError as error:
             raise write_error(target, error) from error
 
-    def adopt_all(self, written: Sequence[tuple[Path, Blob]]) -> None:
+    def adopt_all(self, written: Sequence[tuple[str | Path, Blob]]) -> None:
         """Adopt many small files that the caller hashed; their contents are made durable here, all at once.
 
         Raises StoreError, NoSpace.
         """
         try:
             for path, _ in written:
-                path.chmod(0o444)
+                os.chmod(path, _MODE)  # noqa: PTH101  (tens of thousands of them)
             sync_contents([path for path, _ in written])
-            move_files([(path, self.path(blob)) for path, blob in written])
+            move_files([(path, f"{self.public}/{blob.path}") for path, blob in written])
         except OSError as error:
             raise write_error(self.public, error) from error
 
