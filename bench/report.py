@@ -13,7 +13,6 @@ from bench.rounds import Entry, Sample
 from bench.works import OURS_CARELESS, Target, Work
 
 NOTES = Path(__file__).with_name("notes")
-_TIE = 0.005
 _MOST_GROWTH = 1.1
 
 
@@ -133,7 +132,7 @@ def _against(ours: Entry | None, theirs: Entry, time: Callable[[Sample], float],
         return ""
     ratios = [time(our) / time(their) for our, their in zip(ours.samples, theirs.samples, strict=False)]
     text = _as_people_say(ratios)
-    return f"{text}: {_verdict(statistics.median(ratios) <= target.most + _TIE)}" if target else text
+    return f"{text}: {_verdict(statistics.median(ratios) <= target.most)}" if target else text
 
 
 def _wall(sample: Sample) -> float:
