@@ -7,6 +7,7 @@ is not asked for that blob again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -67,8 +68,12 @@ def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: Sources, progr
 
 
 def _stand_back() -> None:
-    """Let the threads that hash have the processors first: on a fast link they are what takes the time."""
-    os.nice(_NICER)  # on Linux, of the calling thread alone
+    """Let the threads that hash have the processors first: on a fast link they are what takes the time.
+
+    A sandbox may forbid it (systemd's SystemCallFilter), which does no harm.
+    """
+    with contextlib.suppress(OSError):
+        os.nice(_NICER)  # on Linux, of the calling thread alone
 
 
 class _Coordinator:
