@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -13,6 +14,9 @@ import pytest
 from tests.servers import GitLfsUpstream, Sshd
 
 _numbers = count(1)
+
+# What a shell starts in the background ignores SIGINT, and so would every program that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
