@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
+from hypothesis import example as explicit
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -475,6 +476,9 @@ _values = st.recursive(
 
 
 @given(_values, _values)
+@explicit(None, {"repositories": ["\r"]})
+@explicit({"root": "/srv/m", "repositories": ["a\u2028b", "c\x0cd"]}, None)
+@explicit({"root": "/srv/m", "source": {"url": "https://h.example", "token_file": "a\0b"}}, {"repositories": ["a/b"]})
 def test_any_yaml_is_a_config_or_a_config_error(main: object, job_value: object) -> None:
     """No file, however odd, ends in anything but a configuration or a ConfigError whose lines name the file."""
     with TemporaryDirectory() as folder:

@@ -66,8 +66,9 @@ class Document:
         return line, text
 
     def problem(self, keys: Sequence[Key], message: str) -> str:
-        """`file:line: key: message`."""
+        """`file:line: key: message`, in one line whatever stands in the file."""
         line, text = self.where(keys)
+        message = "".join(character if character.isprintable() else repr(character)[1:-1] for character in message)
         return f"{self.path}:{line}: {text}: {message}" if text else f"{self.path}:{line}: {message}"
 
 

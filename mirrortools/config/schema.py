@@ -99,7 +99,14 @@ def _requests(value: object) -> int | None:
     raise ValueError(f"expected a number of {LEAST_REQUESTS} or more, or unlimited, got {value!r}")
 
 
+def _file(path: Path) -> Path:
+    if not str(path).isprintable():
+        raise ValueError(f"a path without control characters is needed, got {str(path)!r}")
+    return path
+
+
 def _root(path: Path) -> Path:
+    _file(path)
     if not path.is_absolute() or ".." in path.parts or path == Path("/"):
         raise ValueError(f"expected an absolute path such as /srv/mirrortools, got {str(path)!r}")
     return path
@@ -169,6 +176,7 @@ Requests = Annotated[
     BeforeValidator(_requests),
     WithJsonSchema({"anyOf": [{"const": "unlimited"}, {"type": "integer", "minimum": 10}]}),
 ]
+FilePath = Annotated[Path, AfterValidator(_file)]
 SourceUrl = Annotated[str, AfterValidator(_source_url)]
 Listen = Annotated[str, AfterValidator(_listen), _TEXT_OR_NUMBER]
 Name = Annotated[str, AfterValidator(_name)]
@@ -197,12 +205,12 @@ class SourceForm(_Form):
         "http, https, ssh, file or dir (a folder of model files without git).",
         examples=["https://huggingface.co", "dir:///srv/own-models"],
     )
-    token_file: Path | None = Field(
+    token_file: FilePath | None = Field(
         default=None,
         description="File with the access token; not readable by others. Relative to this file.",
         examples=["/etc/mirrortools/hub.token"],
     )
-    ca_file: Path | None = Field(
+    ca_file: FilePath | None = Field(
         default=None,
         description="Certificates (PEM) to trust for this source instead of the system's.",
         examples=["/etc/mirrortools/company-ca.pem"],
@@ -281,12 +289,12 @@ class EdgeForm(_Form):
     http: Annotated[str, AfterValidator(_http_url)] | None = Field(
         default=None, description="Where clients reach the edge.", examples=["https://bj1.example"]
     )
-    identity_file: Path | None = Field(
+    identity_file: FilePath | None = Field(
         default=None,
         description="Private key for ssh; what ssh uses by itself when left out.",
         examples=["/etc/mirrortools/id_ed25519"],
     )
-    known_hosts: Path | None = Field(
+    known_hosts: FilePath | None = Field(
         default=None,
         description="File with the edge's host key; what ssh uses by itself when left out.",
         examples=["/etc/mirrortools/known_hosts"],
