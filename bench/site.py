@@ -210,8 +210,6 @@ class Site:
             f"ssl_certificate {folder / 'server.pem'};",
             f"ssl_certificate_key {folder / 'server.key'};",
             "ssl_protocols TLSv1.2 TLSv1.3;",
-            # olah asks for a listing with a slash at the end.
-            r"rewrite ^(/api/models/bench/[^/]+/tree/[^/]+)/$ $1 last;",
         )
         return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -73,6 +74,24 @@ def test_git_clone_and_lfs_pull(mirror: Mirror, kind: str, tmp_path: Path) -> No
 def test_http(mirror: Mirror, kind: str) -> None:
     """Headers, ranges and validators are exact for every kind of name."""
     clients.check_http(mirror.url, getattr(mirror, kind))
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+def test_a_slash_at_the_end_changes_no_answer(mirror: Mirror, kind: str) -> None:
+    """Some clients (olah is one) ask for a listing, a folder or a revision with a slash at the end of the URL."""
+    expected: Expected = getattr(mirror, kind)
+    api = f"{mirror.url}/api/{expected.repo.kind}/{expected.repo.name}"
+    revisions = [quote(revision, safe="") for revision in (*expected.commits, *expected.commits.values())]
+    folders = sorted(quote(folder) for folder in clients.folders_of(expected.files["main"]))
+    found = [f"revision/{revisions[0]}", *(f"tree/{r}" for r in revisions), *(f"tree/main/{f}" for f in folders)]
+    for rest in [*found, "tree/main/nowhere", "tree/nowhere", "revision/nowhere"]:
+        for query in ("", "?recursive=true"):
+            without, with_slash = curl(f"{api}/{rest}{query}"), curl(f"{api}/{rest}/{query}")
+
+            assert with_slash.status == without.status == (200 if rest in found else 404), rest
+            assert with_slash.body == without.body
+            assert with_slash.headers.get("x-repo-commit") == without.headers.get("x-repo-commit")
+            assert with_slash.headers.get("x-error-code") == without.headers.get("x-error-code")
 
 
 def model_url(mirror: Mirror, rest: str) -> str:
