@@ -89,6 +89,8 @@ def test_exit_statuses_come_from_the_errors() -> None:
         "  2  a configuration or command line that cannot be used",
         " 20  bytes do not hash to their name",
         " 31  another run works on this repository",
+        "130  stopped by Ctrl-C",
+        "143  stopped by SIGTERM",
     ]
 
 
@@ -201,7 +203,7 @@ def test_an_interrupt_is_status_130(
     status = run(["trial"], {})
 
     assert status == 130
-    assert capsys.readouterr().err.strip() == "mirrortool: interrupted"
+    assert capsys.readouterr().err.strip() == "mirrortool: stopped (SIGINT)"
 
 
 def test_a_command_may_choose_its_status(trial: Callable[[Callable[[], object]], None]) -> None:
@@ -230,7 +232,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 
 def test_sigterm_unwinds() -> None:
-    """`systemctl stop` lets locks and children go: finally blocks run, and the status is that of SIGTERM."""
+    """`systemctl stop` lets locks and children go: finally blocks run, a line tells, the status is SIGTERM's."""
     code = (
         "import os, signal, sys, click\n"
         "from mirrortools import cli\n"
@@ -246,7 +248,8 @@ def test_sigterm_unwinds() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=False)
 
-    assert (result.returncode, result.stdout, result.stderr) == (128 + signal.SIGTERM, "let go\n", "")
+    assert (result.returncode, result.stdout) == (128 + signal.SIGTERM, "let go\n")
+    assert result.stderr == "mirrortool: stopped (SIGTERM)\n"
 
 
 @pytest.mark.parametrize(("option", "lines"), [([], 2), (["-q"], 1), (["-v"], 3)])

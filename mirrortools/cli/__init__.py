@@ -42,17 +42,20 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
 _BROKEN_PIPE_STATUS: Final = 128 + signal.SIGPIPE
-_INTERRUPTED_STATUS: Final = 128 + signal.SIGINT
 
 
 @dataclass
 class Invocation:
-    """What the options before the command said; commands get it by `click.pass_obj`."""
+    """What the options before the command said; commands get it by `click.pass_obj`.
+
+    A command sets `when_stopped` to what an operator who stops it should know.
+    """
 
     environ: Mapping[str, str]
     config_path: Path | None = None
     verbose: bool = False
     quiet: bool = False
+    when_stopped: str = ""
 
     @cached_property
     def config(self) -> Config:
@@ -114,7 +117,8 @@ def exit_statuses(*kinds: type[MirrorError]) -> str:
         sentence = (kind.__doc__ or "").partition("\n")[0].rstrip(".")
         text = "anything else, such as a bug" if kind is MirrorError else sentence[:1].lower() + sentence[1:]
         lines.append(f"{kind.exit_status:3}  {text}")
-    return "\n".join(lines)
+    signals = (signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")
+    return "\n".join([*lines, *(f"{128 + number:3}  stopped by {name}" for number, name in signals)])
 
 
 def _all_kinds(kind: type[MirrorError] = MirrorError) -> list[type[MirrorError]]:
@@ -198,8 +202,9 @@ def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         _complain(invocation, _usage(error))
         return ConfigError.exit_status
     except (click.Abort, KeyboardInterrupt):
-        _complain(invocation, "interrupted")
-        return _INTERRUPTED_STATUS
+        return _stopped(invocation, signal.SIGINT)
+    except _Terminated:
+        return _stopped(invocation, signal.SIGTERM)
     except OSError as error:
         _complain(invocation, f"{error.filename or 'operating system'}: {reason(error)}")
         return MirrorError.exit_status
@@ -232,8 +237,19 @@ def _bug(error: Exception) -> str:
     )
 
 
+def _stopped(invocation: Invocation, number: signal.Signals) -> int:
+    """Say that a signal ended the command, which is done with letting go, and give the status."""
+    more = f"; {invocation.when_stopped}" if invocation.when_stopped else ""
+    _complain(invocation, f"stopped ({number.name}){more}")
+    return 128 + number
+
+
+class _Terminated(SystemExit):
+    """SIGTERM came."""
+
+
 def _terminate(number: int, _: object) -> NoReturn:
-    raise SystemExit(128 + number)
+    raise _Terminated(128 + number)
 
 
 def main() -> NoReturn:

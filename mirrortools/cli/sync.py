@@ -45,6 +45,7 @@ from mirrortools.upstreams import Budget, Clients
 
 _EDGE_KINDS = (EdgeUnreachable, EdgeRefused, IntegrityError, NoSpace, Locked, StoreError)
 _SOURCE_KINDS = (SourceUnavailable, SourceMissing, AccessDenied, RateLimited, HostileTree, RefMovedBack)
+_GOES_ON = "what was {} is kept, and the same command goes on from there"
 log = logging.getLogger("mirrortools.sync")
 
 
@@ -74,6 +75,7 @@ def sync(
     Only what is not here yet is fetched, and a run that was broken off goes on where it stopped. Old revisions stay
     served until the new ones are complete.
     """
+    invocation.when_stopped = "nothing was changed" if dry_run else _GOES_ON.format("fetched")
     wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run) as watch:
         outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
@@ -88,6 +90,7 @@ def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choic
 
     Each edge says what it has; what it lacks is sent, hashed there, and published there.
     """
+    invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(edges, invocation.config))
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run=False) as watch:
         outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
