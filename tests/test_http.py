@@ -301,7 +301,7 @@ def test_a_header_that_cannot_be_sent_is_an_error_of_the_source(
         (416, {}, SourceUnavailable, "416"),
         (429, {}, RateLimited, "429"),
         (500, {}, SourceUnavailable, "500"),
-        (503, {"Retry_After": "7"}, RateLimited, "503"),
+        (503, {"Retry_After": "7"}, RateLimited, "503 .*left alone for 7 s"),
         (503, {}, SourceUnavailable, "503"),
         (304, {}, SourceUnavailable, "304"),
     ],

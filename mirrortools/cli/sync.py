@@ -14,6 +14,7 @@ import click
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.complaints import next_steps
 from mirrortools.cli.lines import Lines
 from mirrortools.cli.text import count, size, span
 from mirrortools.config import Config
@@ -79,7 +80,7 @@ def sync(
     wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run) as watch:
         outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json, invocation.quiet)
+    return _report(outcomes, as_json, invocation)
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
@@ -94,7 +95,7 @@ def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choic
     wish = Wish(edges=_checked(edges, invocation.config))
     with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run=False) as watch:
         outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json, invocation.quiet)
+    return _report(outcomes, as_json, invocation)
 
 
 def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
@@ -129,7 +130,7 @@ def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Wat
         yield watch
 
 
-def _report(outcomes: Sequence[Outcome], as_json: bool, quiet: bool) -> int:
+def _report(outcomes: Sequence[Outcome], as_json: bool, invocation: Invocation) -> int:
     """Print what machines asked for, complain, and give the exit status: that of the first error."""
     if as_json:
         print_json([as_document(outcome) for outcome in outcomes])
@@ -139,7 +140,9 @@ def _report(outcomes: Sequence[Outcome], as_json: bool, quiet: bool) -> int:
     errors = [error for outcome in outcomes for error in outcome.errors]
     for error in errors:
         log.error("mirrortool: %s", error)
-    if len(outcomes) > 1 and not as_json and not quiet:
+    for line in next_steps(outcomes, invocation.config, time.time()):
+        log.warning("mirrortool: %s", line)
+    if len(outcomes) > 1 and not as_json and not invocation.quiet:
         failed = sum(bool(outcome.errors) for outcome in outcomes)
         changed = sum(outcome.changed for outcome in outcomes)
         click.echo(f"{count(len(outcomes), 'repository/repositories')}: {changed} changed, {failed} failed")

@@ -67,7 +67,8 @@ def error_for_status(status: int, text: str, pause_s: float | None) -> UpstreamE
     if status in (404, 410):
         return SourceMissing(text)
     if status == 429 or (status == 503 and pause_s is not None):
-        return RateLimited(text, _DEFAULT_PAUSE_S if pause_s is None else pause_s)
+        asked = "" if pause_s is None else f"; it asked to be left alone for {pause_s:.6g} s"
+        return RateLimited(f"{text}{asked}", _DEFAULT_PAUSE_S if pause_s is None else pause_s)
     return SourceUnavailable(text)
 
 

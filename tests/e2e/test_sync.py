@@ -229,6 +229,8 @@ def test_the_backup_never_decides_a_ref(
     ended = mirror.fails("sync", "--all")
 
     assert ended.status == 10
+    assert "run the same command again later, or leave it to the timer" in ended.stderr
+    assert "`backup_source:`" not in ended.stderr
     assert mirror.run("status", "--json").json["repositories"][0]["refs"] == {"refs/heads/main": first}
 
 
@@ -241,6 +243,21 @@ def test_a_source_that_asks_for_patience_gets_it(
     upstream.answer(status, times=2, retry_after=1)
 
     assert mirror.sync()["changed"]
+
+
+def test_a_source_that_asks_for_a_long_pause_is_told_with_its_end(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str
+) -> None:
+    """The run ends at once, and says for how long, when to go on, and what helps meanwhile."""
+    upstream.commit(repo, {"model.safetensors": noise(1000)})
+    upstream.answer(429, retry_after=1200)
+
+    ended = mirror.fails("sync", "--all")
+
+    assert ended.status == 13
+    assert "429" in ended.stderr
+    assert "left alone for 20 min: run the same command again after 20" in ended.stderr
+    assert "`backup_source:`" in ended.stderr
 
 
 def test_expired_links_are_asked_for_again(mirror: Mirror, upstream: GitLfsUpstream, repo: str) -> None:

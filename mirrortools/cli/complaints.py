@@ -1,0 +1,35 @@
+"""What went wrong in a run, for the operator: what it was, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from mirrortools.cli.text import moment, span
+from mirrortools.config import Config
+from mirrortools.errors import RateLimited, SourceUnavailable
+from mirrortools.sync import Outcome
+
+_LONGEST_TOLD_S: Final = 366 * 86400
+_STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"
+
+
+def next_steps(outcomes: Sequence[Outcome], config: Config, now: float) -> list[str]:
+    """What to do about sources that fail for now, each advice once, however many repositories they fail."""
+    failed = [outcome for outcome in outcomes if isinstance(outcome.error, SourceUnavailable | RateLimited)]
+    pauses = [outcome.error.retry_after_s for outcome in failed if isinstance(outcome.error, RateLimited)]
+    lines = []
+    if pauses:
+        over = math.ceil(now + min(max(pauses), _LONGEST_TOLD_S))
+        lines.append(f"the source wants to be left alone for {span(over - now)}: {_again(f'after {moment(over)}')}")
+    if len(pauses) < len(failed):
+        lines.append(f"the source fails for now: {_again('later')}")
+    single = {known.repo for known in config.repositories() if known.backup_source is None}
+    if any(outcome.repo in single for outcome in failed):
+        lines.append("a `backup_source:` in the configuration is asked for files when the source does not give them")
+    return lines
+
+
+def _again(when: str) -> str:
+    return f"run the same command again {when}, or leave it to the timer; {_STAYS}"
