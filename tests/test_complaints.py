@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mirrortools.cli.complaints import next_steps
+from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.config import Config, load
-from mirrortools.errors import MirrorError, RateLimited, SourceMissing, SourceUnavailable
+from mirrortools.deliver import Delivery
+from mirrortools.errors import EdgeUnreachable, MirrorError, NoSpace, RateLimited, SourceMissing, SourceUnavailable
 from mirrortools.model import RepoId
 from mirrortools.sync import Outcome
 
@@ -25,9 +26,25 @@ def config(tmp_path: Path) -> Config:
     return load(tmp_path / "mirrortool.yaml", {})
 
 
+def undelivered(name: str, error: MirrorError) -> Outcome:
+    """The outcome of a repository that an edge did not take."""
+    return Outcome(
+        RepoId.parse(f"a/{name}"), deliveries=(Delivery("e", RepoId.parse("a/b"), False, 0, 0, 0, 0, error),)
+    )
+
+
 def failed(name: str, error: MirrorError | None) -> Outcome:
     """The outcome of one repository."""
     return Outcome(RepoId.parse(f"a/{name}"), error=error)
+
+
+def test_the_same_error_is_told_once_with_the_number_of_repositories() -> None:
+    """An edge that cannot be reached fails all of them in the same words; other errors keep their lines."""
+    unreached = EdgeUnreachable("edge e: nothing answers")
+    full = NoSpace("edge f: full")
+    outcomes = [undelivered("one", unreached), undelivered("two", full), undelivered("three", unreached)]
+
+    assert complaints(outcomes) == ["edge e: nothing answers (this concerns 2 repositories)", "edge f: full"]
 
 
 def test_a_source_that_is_down_is_told_once_with_what_to_do(config: Config) -> None:

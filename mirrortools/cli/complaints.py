@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from mirrortools.cli.text import moment, span
+from mirrortools.cli.text import count, moment, span
 from mirrortools.config import Config
 from mirrortools.errors import RateLimited, SourceUnavailable
 from mirrortools.sync import Outcome
 
 _LONGEST_TOLD_S: Final = 366 * 86400
 _STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"
+
+
+def complaints(outcomes: Sequence[Outcome]) -> list[str]:
+    """Each error, those of sources and those of edges; once, when several repositories met the same."""
+    texts = [str(error) for outcome in outcomes for error in outcome.errors]
+    return [f"{text}{_met(times)}" for text, times in Counter(texts).items()]
+
+
+def _met(times: int) -> str:
+    return f" (this concerns {count(times, 'repository/repositories')})" if times > 1 else ""
 
 
 def next_steps(outcomes: Sequence[Outcome], config: Config, now: float) -> list[str]:

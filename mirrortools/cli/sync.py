@@ -14,7 +14,7 @@ import click
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.choice import Choice, choosing
-from mirrortools.cli.complaints import next_steps
+from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
 from mirrortools.cli.text import count, size, span
 from mirrortools.config import Config
@@ -137,16 +137,15 @@ def _report(outcomes: Sequence[Outcome], as_json: bool, invocation: Invocation) 
     for outcome in outcomes:
         for note in outcome.notes:
             log.warning("mirrortool: %s", note)
-    errors = [error for outcome in outcomes for error in outcome.errors]
-    for error in errors:
-        log.error("mirrortool: %s", error)
+    for text in complaints(outcomes):
+        log.error("mirrortool: %s", text)
     for line in next_steps(outcomes, invocation.config, time.time()):
         log.warning("mirrortool: %s", line)
     if len(outcomes) > 1 and not as_json and not invocation.quiet:
         failed = sum(bool(outcome.errors) for outcome in outcomes)
         changed = sum(outcome.changed for outcome in outcomes)
         click.echo(f"{count(len(outcomes), 'repository/repositories')}: {changed} changed, {failed} failed")
-    return errors[0].exit_status if errors else 0
+    return next((error.exit_status for outcome in outcomes for error in outcome.errors), 0)
 
 
 def _keep_quiet(_outcome: Outcome) -> None:

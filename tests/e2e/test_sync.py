@@ -12,7 +12,7 @@ import pytest
 
 from tests.delivery import noise
 from tests.mirror import Mirror, served
-from tests.servers import GitLfsUpstream, Sshd
+from tests.servers import GitLfsUpstream, Sshd, free_port
 
 SEGMENT = 4 << 20
 WIRE_SLACK = 16 << 10
@@ -117,6 +117,29 @@ def test_a_new_edge_is_filled_by_the_same_command(
     assert upstream.lfs_bytes() == 0
     assert outcome["deliveries"][0]["changed"]
     assert served(tmp_path / "e1", repo)["a.safetensors"] == content
+
+
+def test_an_edge_that_is_down_is_told_once_for_all_repositories(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str, sshd: Sshd, tmp_path: Path
+) -> None:
+    """One line with their number, and the exit status of an edge that was not reached."""
+    mirror.add(f"datasets/{repo}")
+    upstream.commit(repo, {"a.safetensors": noise(500)})
+    upstream.commit(f"datasets/{repo}", {"train.csv": b"1,2\n"})
+    mirror.settings["edges"] = {
+        "e1": {
+            "url": f"ssh://{sshd.user}@127.0.0.1:{free_port()}{tmp_path}/e1",
+            "identity_file": str(sshd.identity_file),
+            "known_hosts": str(sshd.known_hosts),
+        }
+    }
+
+    ended = mirror.fails("sync", "--all")
+
+    assert ended.status == 40
+    assert ended.stderr.count("mirrortool:") == 1, ended
+    assert ended.stderr.endswith(" (this concerns 2 repositories)\n")
+    assert ended.stdout.count("edge e1: FAILED") == 2
 
 
 def test_a_killed_sync_goes_on_from_its_segments(mirror: Mirror, upstream: GitLfsUpstream, repo: str) -> None:
