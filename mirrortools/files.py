@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,18 @@ def point_link(link: Path, target: str) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make everything at and below `folder` durable: files, then the folders with their names, deepest first."""
-    paths: list[Path] = []
-    for top, _, names in os.walk(folder, topdown=False):
-        files = (Path(top) / name for name in names)
-        paths += [file for file in files if not file.is_symlink()]
-        paths.append(Path(top))
-    sync_contents(paths)
+    sync_contents(list(_below(str(folder))))
+
+
+def _below(folder: str) -> Iterator[str]:
+    """Every file and folder below `folder`, and that itself last; symlinks have nothing to make durable."""
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _below(entry.path)
+            elif not entry.is_symlink():
+                yield entry.path
+    yield folder
 
 
 def move_folder(source: Path, target: Path) -> None:

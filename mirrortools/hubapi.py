@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +25,20 @@ Document = dict[str, Any]
 class Listing:
     """What one folder holds: itself (`""` is the root), and the entries that a tree request answers with.
 
-    `recursive` is None for a folder deeper than RECURSIVE_DEPTH.
+    The entries are made while they are taken: there may be very many. `recursive` is None for a folder deeper than
+    RECURSIVE_DEPTH.
     """
 
     folder: str
-    flat: list[Document]
-    recursive: list[Document] | None
+    flat: Iterator[Document]
+    recursive: Iterator[Document] | None
 
 
 def info(manifest: Manifest, *, blobs: bool) -> Document:
-    """What `model_info` or `dataset_info` asks for; with `blobs`, sizes and digests too."""
+    """What `model_info` or `dataset_info` asks for; with `blobs`, sizes and digests too.
+
+    The value of `siblings` is an iterator.
+    """
     repo = manifest.revision.repo
     moment = _moment(manifest.committed_at)
     document: Document = {
@@ -49,7 +52,7 @@ def info(manifest: Manifest, *, blobs: bool) -> Document:
         "downloads": 0,
         "likes": 0,
         "tags": [],
-        "siblings": [_sibling(path, entry, blobs) for path, entry in sorted(manifest.files.items())],
+        "siblings": (_sibling(path, manifest.files[path], blobs) for path in sorted(manifest.files)),
     }
     if repo.kind == "models":
         document["modelId"] = repo.name
@@ -86,17 +89,10 @@ def short_refs(refs: Mapping[str, str]) -> dict[str, str]:
 
 def listings(manifest: Manifest) -> Iterator[Listing]:
     """The listing of the root and of every folder."""
-    children = _children(manifest)
-    entries = _entries(manifest, children)
-    below: dict[str, list[Document]] = {}
-    for folder in sorted(children, key=_depth, reverse=True):
-        flat = [entries[path] for path in children[folder]]
-        recursive = []
-        for entry in flat:
-            recursive.append(entry)
-            recursive.extend(below.pop(entry["path"], ()))
-        below[folder] = recursive
-        yield Listing(folder, flat, recursive if _depth(folder) <= RECURSIVE_DEPTH else None)
+    shelf = _Shelf(manifest.files)
+    for folder in sorted(shelf.children, key=_depth, reverse=True):
+        recursive = shelf.recursive(folder) if _depth(folder) <= RECURSIVE_DEPTH else None
+        yield Listing(folder, shelf.flat(folder), recursive)
 
 
 def _moment(seconds: int) -> str:
@@ -123,23 +119,51 @@ def _depth(folder: str) -> int:
     return folder.count("/") + 1 if folder else 0
 
 
-def _children(manifest: Manifest) -> dict[str, list[str]]:
+class _Shelf:
+    """The files of a revision by folder: `children` has the sorted full paths of the files and folders in each."""
+
+    def __init__(self, files: Mapping[str, Entry]) -> None:
+        self.children = _children(files)
+        self._files = files
+        self._folder_oids: dict[str, str] = {}
+        for folder in sorted((name for name in self.children if name), key=_depth, reverse=True):
+            self._folder_oids[folder] = _folder_oid(self.flat(folder))
+
+    def flat(self, folder: str) -> Iterator[Document]:
+        """The entries of a folder."""
+        return map(self._document, self.children[folder])
+
+    def recursive(self, folder: str) -> Iterator[Document]:
+        """The entries of a folder, behind each folder those below it."""
+        open_folders = [iter(self.children[folder])]
+        while open_folders:
+            path = next(open_folders[-1], None)
+            if path is None:
+                open_folders.pop()
+                continue
+            yield self._document(path)
+            if path in self.children:
+                open_folders.append(iter(self.children[path]))
+
+    def _document(self, path: str) -> Document:
+        """The entry of a file or folder in a tree answer."""
+        if path in self._folder_oids:
+            return {"type": "directory", "oid": self._folder_oids[path], "size": 0, "path": path}
+        return _file(path, self._files[path])
+
+
+def _children(files: Iterable[str]) -> dict[str, list[str]]:
     """Folder → full paths of its files and folders, sorted. The root is always there."""
-    found: dict[str, set[str]] = defaultdict(set, {"": set()})
-    for path in manifest.files:
-        while path and path not in found[folder := path.rpartition("/")[0]]:
-            found[folder].add(path)
-            path = folder
-    return {folder: sorted(paths) for folder, paths in found.items()}
-
-
-def _entries(manifest: Manifest, children: Mapping[str, list[str]]) -> dict[str, Document]:
-    """Path → its entry in a tree answer, for every file and every folder."""
-    entries = {path: _file(path, entry) for path, entry in manifest.files.items()}
-    for folder in sorted((name for name in children if name), key=_depth, reverse=True):
-        oid = _folder_oid([entries[path] for path in children[folder]])
-        entries[folder] = {"type": "directory", "oid": oid, "size": 0, "path": folder}
-    return entries
+    found: dict[str, list[str]] = {"": []}
+    for path in files:
+        folder = path.rpartition("/")[0]
+        while folder not in found:
+            found[folder] = [path]
+            path, folder = folder, folder.rpartition("/")[0]
+        found[folder].append(path)
+    for paths in found.values():
+        paths.sort()
+    return found
 
 
 def _file(path: str, entry: Entry) -> Document:
@@ -150,7 +174,7 @@ def _file(path: str, entry: Entry) -> Document:
     return document
 
 
-def _folder_oid(entries: list[Document]) -> str:
+def _folder_oid(entries: Iterable[Document]) -> str:
     """A folder's id as git makes it (git-mktree(1)), as if every file were a plain one."""
     lines = {}
     for entry in entries:

@@ -9,12 +9,15 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from mirrortools.errors import ConfigError, HostileTree
+
+T = TypeVar("T")
 
 KINDS: Final = ("models", "datasets")
 COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
@@ -22,6 +25,10 @@ _DIGEST_LENGTH: Final = {"sha256": 64, "git": 40}
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
 _REPO_SEGMENT: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}\Z")
 # Characters that make a name look like another one (Unicode TR 36, bidirectional controls).
+# Elements that are encoded at a time where JSON is made piece by piece.
+_TOGETHER: Final = 256
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":")).encode
+_ENCODE_SORTED: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, sort_keys=True).encode
 _DISGUISES: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f")
 
 
@@ -149,6 +156,10 @@ class Manifest:
         """Every distinct blob of the revision."""
         return frozenset(entry.blob for entry in self.files.values())
 
+    def iter_blobs(self) -> Iterator[Blob]:
+        """The blob of every file; one that several files have comes several times."""
+        return (entry.blob for entry in self.files.values())
+
     @property
     def size_bytes(self) -> int:
         """The sum of the files' sizes."""
@@ -156,6 +167,18 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The form in which a manifest travels and lies in `meta/<sha>/manifest.json`."""
+        return {**self._about(), "files": dict(self._rows())}
+
+    def json_pieces(self) -> Iterator[str]:
+        """`to_json` as compact JSON, never all of it in memory."""
+        return json_pieces({**self._about(), "files": Items(self._rows())})
+
+    def digest(self) -> str:
+        """The SHA-256 of `to_json` with sorted keys, as compact JSON in UTF-8."""
+        document = {**self._about(), "files": Items(self._rows())}
+        return _json_digest(dict(sorted(document.items())))
+
+    def _about(self) -> dict[str, Any]:
         return {
             "version": 1,
             "repo": self.revision.repo.path,
@@ -163,11 +186,12 @@ class Manifest:
             "committed_at": self.committed_at,
             "title": self.title,
             "filtered": self.filtered,
-            "files": {
-                path: [e.blob.algorithm, e.blob.digest, e.blob.size, e.git_oid, e.pointer_size]
-                for path, e in sorted(self.files.items())
-            },
         }
+
+    def _rows(self) -> Iterator[tuple[str, list[Any]]]:
+        for path in sorted(self.files):
+            e = self.files[path]
+            yield path, [e.blob.algorithm, e.blob.digest, e.blob.size, e.git_oid, e.pointer_size]
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Manifest:
@@ -258,10 +282,9 @@ class Publication:
 
         Whoever holds these items holds this publication, and perhaps older commits besides.
         """
-        parts = {commit: manifest.to_json() for commit, manifest in self.manifests.items()}
         return {
             "refs": _json_digest([dict(self.refs), self.git.to_json()]),
-            **{commit: _json_digest(part) for commit, part in parts.items()},
+            **{commit: manifest.digest() for commit, manifest in self.manifests.items()},
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -284,9 +307,52 @@ class Publication:
             raise HostileTree(f"not a publication: {error!r}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Names and values, made one after the other, that become an object in JSON."""
+
+    pairs: Iterator[tuple[str, Any]]
+
+
+def json_pieces(document: Any, encode: Callable[[Any], str] = _ENCODE) -> Iterator[str]:
+    """JSON piece by piece: iterators become lists and `Items` objects, alone or as values of a dict.
+
+    What is in the iterators is never all in memory.
+    """
+    if isinstance(document, Iterator):
+        yield from _joined("[", (encode(list(some)) for some in _batches(document)), "]")
+    elif isinstance(document, Items):
+        yield from _joined("{", (encode(dict(some)) for some in _batches(document.pairs)), "}")
+    elif isinstance(document, dict):
+        before = "{"
+        for name, value in document.items():
+            yield f"{before}{encode(name)}:"
+            yield from json_pieces(value, encode) if isinstance(value, Iterator | Items) else [encode(value)]
+            before = ","
+        yield "}" if document else "{}"
+    else:
+        yield encode(document)
+
+
+def _batches(elements: Iterator[T]) -> Iterator[list[T]]:
+    while some := list(islice(elements, _TOGETHER)):
+        yield some
+
+
+def _joined(opening: str, encoded: Iterable[str], closing: str) -> Iterator[str]:
+    """One list or object out of several that were encoded."""
+    between = opening
+    for each in encoded:
+        yield between + each[1:-1]
+        between = ","
+    yield closing if between == "," else opening + closing
+
+
 def _json_digest(document: Any) -> str:
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for piece in json_pieces(document, _ENCODE_SORTED):
+        digest.update(piece.encode())
+    return digest.hexdigest()
 
 
 def check_path(path: str) -> None:
@@ -306,22 +372,27 @@ def _path_problem(path: str) -> str | None:
         return "begins with -, which programs take for an option"
     if "\\" in path:
         return "contains a backslash"
-    if any(unicodedata.category(c) in ("Cc", "Cs") or c in _DISGUISES for c in path):
+    if not (path.isascii() and path.isprintable()) and any(map(_is_treacherous, path)):
         return "contains control, surrogate or direction-changing characters"
     if len(path.encode()) > 2048 or any(len(segment.encode()) > 255 for segment in segments):
         return "longer than file systems allow"
     return None
 
 
-def check_no_file_is_a_folder(paths: Iterable[str]) -> None:
-    """Refuse a set in which `a` is a file and `a/b` too. Raises HostileTree."""
-    known = set(paths)
-    for path in known:
-        folder = path
-        while "/" in folder:
-            folder = folder.rpartition("/")[0]
-            if folder in known:
+def _is_treacherous(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs") or character in _DISGUISES
+
+
+def check_no_file_is_a_folder(paths: Collection[str]) -> None:
+    """Refuse files (a mapping or set of paths) among which are `a` and `a/b` too. Raises HostileTree."""
+    folders: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in folders:
+            if folder in paths:
                 raise HostileTree(f"refused tree: {folder!r} is a file and the folder of {path!r}")
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
 
 
 def check_full_ref(name: str) -> None:

@@ -12,7 +12,7 @@ from mirrortools.model import Blob
 from mirrortools.store import Store, hash_file, write_error
 from mirrortools.upstreams import GitMirror
 
-_TOGETHER_BYTES = 8 << 20
+_TOGETHER_BYTES = 4 << 20
 _TOGETHER_COUNT = 1000
 
 
@@ -52,9 +52,9 @@ def _write(written: Sequence[tuple[Path, Blob]], mirror: GitMirror) -> None:
     if len(written) == 1:
         mirror.write_blob(written[0][1].digest, written[0][0])
     else:
-        contents = dict(mirror.contents([blob.digest for _, blob in written]))
-        for path, blob in written:
-            path.write_bytes(contents[blob.digest])
+        contents = mirror.contents([blob.digest for _, blob in written])
+        for (path, _), (_, content) in zip(written, contents, strict=True):
+            path.write_bytes(content)
     for path, blob in written:
         got = hash_file(path, blob.algorithm)
         if got != blob.digest:

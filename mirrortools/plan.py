@@ -110,14 +110,11 @@ class Plan:
 
 def make_plan(previous: Iterable[Manifest], wanted: Iterable[Manifest], has: Callable[[Blob], bool]) -> Plan:
     """Compare revisions by their metadata. Small blobs are fetched first, so that many files are done early."""
-    old = frozenset[Blob]().union(*(manifest.blobs for manifest in previous))
-    new = frozenset[Blob]().union(*(manifest.blobs for manifest in wanted))
+    new = {blob for manifest in wanted for blob in manifest.iter_blobs()}
+    drop = sorted({blob for manifest in previous for blob in manifest.iter_blobs() if blob not in new})
     held = {blob for blob in new if has(blob)}
-    return Plan(
-        fetch=tuple(sorted(new - held, key=lambda blob: (blob.size, blob.digest))),
-        reuse=tuple(sorted(held)),
-        drop=tuple(sorted(old - new)),
-    )
+    new -= held
+    return Plan(tuple(sorted(new, key=lambda blob: (blob.size, blob.digest))), tuple(sorted(held)), tuple(drop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mirrortools.config import RepositoryConfig
@@ -134,14 +134,10 @@ class Place:
         return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
     def _manifest(self, commit: str) -> Manifest:
-        listed = list(self.mirror.tree(commit))
-        files = self.mirror.entries(file for file in listed if self._wants(file))
+        wanted = _Wanted(self.mirror.tree(commit), self.repository)
+        files = self.mirror.entries(wanted)
         about = self.mirror.commit_info(commit)
-        revision = Revision(self.repo, commit)
-        return Manifest(revision, files, about.committed_at, about.title, filtered=len(files) < len(listed))
-
-    def _wants(self, file: TreeFile) -> bool:
-        return wants_path(file.name, self.repository.include, self.repository.exclude)
+        return Manifest(Revision(self.repo, commit), files, about.committed_at, about.title, wanted.passed_over > 0)
 
     def published(self) -> Publication | None:
         """What is served now of what is configured: every ref's commit and the pinned ones, no older ones."""
@@ -159,6 +155,23 @@ class Place:
         """A digest of the rules that choose files: when it changes, the same commit is published anew."""
         rules = json.dumps([self.repository.include, self.repository.exclude])
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
+
+
+class _Wanted:
+    """Those of listed files that a repository's rules ask for; it counts the others."""
+
+    def __init__(self, listed: Iterable[TreeFile], repository: RepositoryConfig) -> None:
+        self.passed_over = 0
+        self._listed = listed
+        self._repository = repository
+
+    def __iter__(self) -> Iterator[TreeFile]:
+        include, exclude = self._repository.include, self._repository.exclude
+        for file in self._listed:
+            if not (include or exclude) or wants_path(file.name, include, exclude):
+                yield file
+            else:
+                self.passed_over += 1
 
 
 def default_branch(head: str, refs: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ from mirrortools.model import (
     RepoId,
     Revision,
     check_full_ref,
+    json_pieces,
     quote_ref,
 )
 
@@ -72,10 +74,10 @@ class Tree:
         """
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
-        wanted = _json(manifest.to_json())
-        if _content(folder / "meta" / commit / "manifest.json") == wanted and (folder / "commits" / commit).is_dir():
+        record = folder / "meta" / commit / "manifest.json"
+        if _has_content(record, manifest.json_pieces()) and (folder / "commits" / commit).is_dir():
             return False
-        self._require(manifest.blobs, str(manifest.revision))
+        self._require(manifest.iter_blobs(), str(manifest.revision))
         with self._staging(commit) as stage:
             _write_links(stage / "files", f"{manifest.revision.repo.path}/commits/{commit}", manifest)
             _write_answers(stage / "meta", manifest)
@@ -185,7 +187,7 @@ class Tree:
     def _require(self, blobs: Iterable[Blob], what: str) -> None:
         for blob in blobs:
             try:
-                size = (self.public / blob.path).stat().st_size
+                size = os.stat(f"{self.public}/{blob.path}").st_size  # noqa: PTH116  (of every file of a revision)
             except FileNotFoundError:
                 raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
             if size != blob.size:
@@ -225,6 +227,15 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _has_content(path: Path, pieces: Iterable[str]) -> bool:
+    """Whether a file is there and consists of `pieces`."""
+    try:
+        with path.open("rb") as file:
+            return all(file.read(len(piece)) == piece for piece in map(str.encode, pieces)) and not file.read(1)
+    except FileNotFoundError:
+        return False
 
 
 def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
@@ -271,29 +282,26 @@ def _write_links(stage: Path, final: str, manifest: Manifest) -> None:
         if folder not in made:
             (stage / folder).mkdir(parents=True, exist_ok=True)
             made.add(folder)
-        (stage / path).symlink_to(_target(f"{final}/{folder}".rstrip("/"), entry.blob))
+        target = _target(f"{final}/{folder}" if folder else final, entry.blob)
+        os.symlink(target, f"{stage}/{path}")  # noqa: PTH211  (tens of thousands of them)
 
 
 def _write_answers(stage: Path, manifest: Manifest) -> None:
     """Write the API's answers for a revision and its manifest."""
-    documents = {
-        "manifest.json": manifest.to_json(),
-        "info.json": hubapi.info(manifest, blobs=False),
-        "info-blobs.json": hubapi.info(manifest, blobs=True),
-    }
-    for name, document in documents.items():
-        _write_new(stage / name, document)
+    _write_new(stage / "manifest.json", manifest.json_pieces())
+    _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
+    _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
     for listing in hubapi.listings(manifest):
-        _write_new(stage / "flat" / listing.folder / LISTING, listing.flat)
+        _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
         if listing.recursive is not None:
-            _write_new(stage / "recursive" / listing.folder / LISTING, listing.recursive)
+            _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
 
 
-def _write_new(path: Path, document: Any) -> None:
+def _write_new(path: Path, pieces: Iterable[str]) -> None:
     """Write a file of a staged folder, which is made durable as a whole when it moves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
-        file.write(_json(document))
+        file.writelines(map(str.encode, pieces))
 
 
 def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:

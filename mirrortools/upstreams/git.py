@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from mirrortools.errors import (
     AccessDenied,
@@ -33,6 +35,9 @@ from mirrortools.upstreams.program import run_program
 
 PROTOCOLS = "http:https:ssh:file"
 POINTER_BYTES = 1024
+# Files whose pointers are read by one git process, and what is read of its output at once.
+_TOGETHER = 4096
+_PIECE_BYTES = 64 << 10
 # It never collects garbage by itself: a commit that upstream dropped may still be served.
 _SETTINGS = ("protocol.version=2", "gc.auto=0", "core.fsync=all")
 _PAUSE_S = 30.0
@@ -94,9 +99,16 @@ class GitMirror:
         for left in [*locks, *(self.folder / "objects" / "pack").glob("tmp_*")]:
             left.unlink(missing_ok=True)
 
-    def run(self, *arguments: str, stdin: bytes | None = None, remote: Remote | None = None) -> bytes:
+    def run(
+        self,
+        *arguments: str,
+        stdin: bytes | None = None,
+        stdout: IO[bytes] | int = subprocess.PIPE,
+        remote: Remote | None = None,
+    ) -> bytes:
         """Run git here and give its output. Raises StoreError, or UpstreamError when a remote is involved."""
-        done = run_program(self.command(*arguments), stdin=stdin, env=_environment(remote), cwd=self.folder)
+        environment = _environment(remote)
+        done = run_program(self.command(*arguments), stdin=stdin, stdout=stdout, env=environment, cwd=self.folder)
         if done.returncode:
             text = done.stderr.decode(errors="replace").strip()
             if remote and not self._is_full(text):
@@ -191,19 +203,27 @@ class GitMirror:
         return CommitInfo(int(committed_at), title.strip())
 
     def tree(self, commit: str) -> Iterator[TreeFile]:
-        """Every file of a commit, in git's order."""
-        listing = self.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit)
-        for line in listing.split(b"\0"):
-            if line:
+        """Every file of a commit, in git's order. The listing waits in a file: it may be long."""
+        with self._temporary_file() as listing:
+            self.run("ls-tree", "-r", "-z", "-l", "--full-tree", commit, stdout=listing)
+            listing.seek(0)
+            for line in _records(listing):
                 description, _, path = line.partition(b"\t")
                 mode, _, oid, size = description.decode().split()
                 yield TreeFile(path, mode, oid, 0 if size == "-" else int(size))
+
+    def _temporary_file(self) -> IO[bytes]:
+        try:
+            return tempfile.TemporaryFile(dir=self.folder)
+        except OSError as error:
+            raise self._error("ls-tree", f"{error.filename}: {error.strerror}") from error
 
     def contents(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """The contents of many small objects, by one git process."""
         if not oids:
             return
-        output = self.run("cat-file", "--batch", stdin="".join(f"{oid}\n" for oid in oids).encode())
+        question = "".join(f"{oid}\n" for oid in oids).encode()
+        output = self.run("cat-file", "--batch", "--buffer", stdin=question)
         position = 0
         for oid in oids:
             end = output.index(b"\n", position)
@@ -226,10 +246,16 @@ class GitMirror:
 
         Raises HostileTree for names that are not UTF-8, symlinks and submodules.
         """
-        listed = [(file.checked_path(), file) for file in files]
-        small = [file.oid for _, file in listed if 0 < file.size < POINTER_BYTES]
-        pointers = {oid: blob for oid, data in self.contents(sorted(set(small))) if (blob := read_pointer(data))}
-        return {path: _entry(file, pointers.get(file.oid)) for path, file in listed}
+        entries: dict[str, Entry] = {}
+        source = iter(files)
+        while some := list(islice(source, _TOGETHER)):
+            pointers = self._pointers({file.oid for file in some if 0 < file.size < POINTER_BYTES})
+            entries.update((file.checked_path(), _entry(file, pointers.get(file.oid))) for file in some)
+        return entries
+
+    def _pointers(self, oids: Collection[str]) -> dict[str, Blob]:
+        """Those of `oids` that are LFS pointers, and what they point to."""
+        return {oid: blob for oid, data in self.contents(sorted(oids)) if (blob := read_pointer(data))}
 
     def pack(self, folder: Path, tips: Iterable[str], known: Iterable[str]) -> list[Path]:
         """Write a pack of what `tips` reach and `known` do not; the pack and its index, or nothing."""
@@ -262,6 +288,14 @@ class TreeFile:
             return self.path.decode()
         except UnicodeDecodeError as error:
             raise HostileTree(f"refused file name {self.name!r}: not UTF-8; add it to `exclude`") from error
+
+
+def _records(file: IO[bytes]) -> Iterator[bytes]:
+    """The parts of a file that NUL bytes end, read a piece at a time."""
+    rest = b""
+    while piece := file.read(_PIECE_BYTES):
+        *whole, rest = (rest + piece).split(b"\0")
+        yield from whole
 
 
 def _entry(file: TreeFile, pointed: Blob | None) -> Entry:
