@@ -8,9 +8,11 @@ forwarding, no remote or local command, no terminal, AES-GCM first, connections 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shlex
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,7 @@ from mirrortools.transports.session import ProcessSession
 
 CONNECT_TIMEOUT_S: Final = 15
 _FAILED: Final = 255
+_OTHERS: Final = 0o077
 # A socket's name may have 107 bytes (unix(7)); ssh first makes one with 17 more.
 _CONTROL_PATH_BYTES: Final = 107 - 17
 _OPTIONS: Final = (
@@ -55,11 +58,11 @@ _ADVICE: Final = (
         "Host key verification failed",
         "its host key is not known: compare it with the host's own, then add it to {known}",
     ),
+    ("bad permissions", "others can read that private key, so ssh passes it over: chmod 600 the file"),
     ("Permission denied", "it does not accept the key: add the public key to authorized_keys there"),
     ("Could not resolve", "its name is not known: look at the url"),
     ("Connection refused", "nothing listens there: look at the port, and whether sshd runs"),
     ("timed out", "nothing answers: look at the network and firewalls"),
-    ("UNPROTECTED PRIVATE KEY", "others can read the key file: chmod 600 {identity}"),
 )
 
 
@@ -110,19 +113,25 @@ class SshTransport:
 
     def _advice(self, said: str) -> str:
         known = self._config.known_hosts or "known_hosts"
-        identity = self._config.identity_file or "the key"
-        found = [advice.format(known=known, identity=identity) for words, advice in _ADVICE if words in said]
+        found = [advice.format(known=known) for words, advice in _ADVICE if words in said]
         return f"{found[0]}; " if found else ""
 
     def _check_identity(self) -> None:
-        """Say that the key cannot be read: ssh passes it over and complains of the edge."""
+        """Say that the key cannot be read, or is open to others: ssh passes it over and complains of the edge."""
+        path = self._config.identity_file
+        if path is None:
+            return
         try:
-            if self._config.identity_file:
-                self._config.identity_file.open("rb").close()
+            with path.open("rb") as key:
+                status = os.fstat(key.fileno())
         except OSError as error:
+            raise EdgeUnreachable(f"edge {self.edge}: {path}: {reason(error)} (identity_file)") from error
+        # ssh's own rule: it looks at the mode of files of the account that runs it.
+        if status.st_uid == os.getuid() and status.st_mode & _OTHERS:
             raise EdgeUnreachable(
-                f"edge {self.edge}: {self._config.identity_file}: {reason(error)} (identity_file)"
-            ) from error
+                f"edge {self.edge}: {path}: its mode {stat.S_IMODE(status.st_mode):04o} opens this private key to other "
+                f"accounts, so ssh does not use it; run: chmod 600 {shlex.quote(str(path))} (identity_file)"
+            )
 
     def _ssh(self, master: str) -> list[str]:
         control = (

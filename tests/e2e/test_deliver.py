@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -14,6 +15,7 @@ from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
 from mirrortools.transports import receiver_archive
+from mirrortools.transports.ssh import SshTransport
 from tests.delivery import local_edge, noise, publication, served_files, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
@@ -170,6 +172,36 @@ def test_a_key_that_is_not_accepted_is_explained(sshd: Sshd, origin: Path, shown
 
     assert isinstance(delivery.error, EdgeUnreachable)
     assert "add the public key to authorized_keys there" in str(delivery.error)
+
+
+def test_a_key_that_others_can_read_is_named(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
+    """With it ssh would let the edge refuse: instead the message names file, mode and remedy, which helps."""
+    key = tmp_path / "key"
+    key.write_bytes(sshd.identity_file.read_bytes())
+    key.chmod(0o644)
+    edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1", identity_file=key)}
+    with EdgePool(edges, origin) as pool:
+        [refused] = pool.deliver(shown, ["bj1"])
+    key.chmod(0o600)
+    with EdgePool(edges, origin) as pool:
+        [done] = pool.deliver(shown, ["bj1"])
+
+    assert isinstance(refused.error, EdgeUnreachable)
+    assert str(refused.error).startswith(f"edge bj1: {key}: its mode 0644 ")
+    assert f"chmod 600 {key}" in str(refused.error)
+    assert (done.changed, done.error) == (True, None)
+
+
+def test_what_ssh_says_of_an_open_key_is_explained(sshd: Sshd, tmp_path: Path) -> None:
+    """A key that ssh finds by itself is not looked at before, but ssh's complaint is not taken for the edge's."""
+    key = tmp_path / "key"
+    key.write_bytes(sshd.identity_file.read_bytes())
+    key.chmod(0o644)
+    way = SshTransport(ssh_edge(sshd, tmp_path / "bj1", identity_file=key), tmp_path / "state")
+    ended = subprocess.run(way.command(["true"]), capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    error = way.unreachable(ended.returncode, " | ".join(ended.stderr.splitlines()[-4:]))
+
+    assert "chmod 600 the file" in str(error)
 
 
 def test_the_environment_does_not_change_what_ssh_and_rsync_do(
