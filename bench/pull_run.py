@@ -14,9 +14,11 @@ from pathlib import Path
 
 from bench import environments
 from bench.case import PROJECT
+from bench.kills import NAME as KILLS
+from bench.kills import Killer, Kills, kills, report_kills
 from bench.machine import machine, versions
-from bench.report import Heading, report
-from bench.rounds import Entry, Rounds
+from bench.report import Heading, Result, report
+from bench.rounds import Rounds
 from bench.site import Site
 from bench.works import Work, works
 
@@ -31,34 +33,50 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     options = _options()
     chosen = [_limited(work, options.only) for work in works(options.scale) if _is_chosen(work, options)]
+    killing = kills(options.scale, options.trials, options.seed) if _is_killing(options) else None
     if options.list:
-        for work in works(options.scale):
-            print(f"{work.name}: {work.title}\n    {', '.join(c.name for c in work.competitors)}")
+        _list(options)
         return 0
-    if not chosen:
+    if not chosen and not killing:
         raise SystemExit("bench/pull: no such work; --list names them")
     for name in PYTHON_PEERS:
         if any(competitor.name == name for work in chosen for competitor in work.competitors):
             environments.make(name)
-    heading = _heading(options)
-    results = _run(chosen, options, heading)
-    text = report(heading, results)
+    text, is_right = _run(chosen, killing, options)
     options.output.write_text(text)
     print(f"{text}\nwrote {options.output}")
-    return 1 if any(entry.problem for _, entries in results for entry in entries) else 0
+    return 0 if is_right else 1
 
 
-def _run(chosen: Sequence[Work], options: argparse.Namespace, heading: Heading) -> list[tuple[Work, list[Entry]]]:
-    """All works. What is done lies in the folder's RESULTS.md, should the run be broken off."""
+def _run(chosen: Sequence[Work], killing: Kills | None, options: argparse.Namespace) -> tuple[str, bool]:
+    """All works: the report, and whether all is right. What is done lies in the folder's RESULTS.md until then."""
     options.folder.mkdir(parents=True, exist_ok=True)
+    heading = _heading(options)
     rounds = Rounds(options.folder / "targets", options.rounds, _say)
-    results = []
+    results: list[Result] = []
+    sections = []
+    problems = []
     with Site(options.folder / "site") as site:
         for work in chosen:
             _say(f"{work.name}: {work.title}")
-            results.append((work, rounds.run(work, site)))
+            began_s = time.monotonic()
+            results.append(Result(work, rounds.run(work, site), time.monotonic() - began_s))
+            problems += [entry.problem for entry in results[-1].entries if entry.problem]
             (options.folder / "RESULTS.md").write_text(report(heading, results))
-    return results
+        if killing:
+            _say(f"{KILLS}: {killing.title}, seed {killing.seed}")
+            killed = Killer(options.folder / "targets", site, _say).run(killing)
+            sections.append(report_kills(killed))
+            problems += killed.problems
+    text = report(heading, results, sections)
+    (options.folder / "RESULTS.md").write_text(text)
+    return text, not problems
+
+
+def _list(options: argparse.Namespace) -> None:
+    for work in works(options.scale):
+        print(f"{work.name}: {work.title}\n    {', '.join(c.name for c in work.competitors)}")
+    print(f"{KILLS}: {kills(options.scale, options.trials, 0).title}\n    ours")
 
 
 def _options() -> argparse.Namespace:
@@ -66,6 +84,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", action="append", default=[], help="only this one; repeatable")
     parser.add_argument("--only", default="", help="only these competitors, with commas between")
     parser.add_argument("--rounds", type=int, default=3, help="how often each competitor runs (3)")
+    parser.add_argument("--trials", type=int, help="how many trials of the work kills (50 at full size)")
+    parser.add_argument("--seed", type=int, help="what chooses the moments of the work kills; the report tells it")
     parser.add_argument("--quick", action="store_true", help="at a small scale, without touching RESULTS.md")
     parser.add_argument("--scale", type=float, help="multiply sizes and counts by this (BENCH_SCALE, or 1)")
     parser.add_argument("--list", action="store_true", help="name the works and the competitors")
@@ -88,6 +108,11 @@ def _is_chosen(work: Work, options: argparse.Namespace) -> bool:
     if options.work:
         return work.name in options.work
     return not work.only_on_request
+
+
+def _is_killing(options: argparse.Namespace) -> bool:
+    """Whether the work `kills` is to be done, in which ours is alone."""
+    return (not options.work or KILLS in options.work) and (not options.only or "ours" in options.only)
 
 
 def _limited(work: Work, only: Sequence[str]) -> Work:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,13 @@ from pathlib import Path
 from bench.case import PROJECT
 from bench.content import MIB
 from bench.rounds import Entry, Sample
-from bench.works import OURS_CARELESS, Target, Work
+from bench.works import OURS_CARELESS, SEGMENT_HASHES, Target, Work
+from mirrortools.config.schema import DEFAULT_REQUESTS
+from mirrortools.upstreams.budget import WINDOW_S
 
 NOTES = Path(__file__).with_name("notes")
 _MOST_GROWTH = 1.1
+_MANY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,18 @@ class Heading:
     versions: Mapping[str, str]
 
 
-def report(heading: Heading, results: Sequence[tuple[Work, Sequence[Entry]]]) -> str:
-    """The whole document."""
-    parts = [_top(heading), *(_section(work, entries) for work, entries in results), _growth(results), _missing()]
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a work, and how long all of it took, with what is not measured."""
+
+    work: Work
+    entries: Sequence[Entry]
+    took_s: float = 0.0
+
+
+def report(heading: Heading, results: Sequence[Result], sections: Sequence[str] = ()) -> str:
+    """The whole document; `sections` are those of works that are not measured in rounds."""
+    parts = [_top(heading), *map(_section, results), _growth(results), *sections, _missing(results)]
     return "\n".join(part for part in parts if part)
 
 
@@ -45,8 +58,9 @@ def _top(heading: Heading) -> str:
         f"| Versions | {', '.join(f'{name} {value}' for name, value in heading.versions.items())} |",
         f"| Rounds | {heading.rounds}, interleaved; fewer for what is slow (the column says how many) |",
         "",
-        "Times are medians in seconds, with the fastest and slowest run in brackets. *Durable* adds a `sync -f` of the",
-        "target for those who do not fsync by themselves. CPU is user and system time of all the competitor's",
+        "Times are medians in seconds, with the fastest and slowest run in brackets; *each run* lists them all, in the",
+        "order of the rounds, as the time + that of the `sync -f` of the target. *Durable* is both together, for those",
+        "who do not fsync by themselves. CPU is user and system time of all the competitor's",
         "processes; server CPU is nginx's meanwhile, other CPU that of everything else on the machine: much means",
         "that the run was disturbed. Peak memory is that of the largest process, and that of all together (sampled).",
         "",
@@ -54,8 +68,10 @@ def _top(heading: Heading) -> str:
     return "\n".join(lines)
 
 
-def _section(work: Work, entries: Sequence[Entry]) -> str:
-    lines = [f"## {work.title}", "", f"`bench/pull --work {work.name}`", ""]
+def _section(result: Result) -> str:
+    work, entries = result.work, result.entries
+    command = f"`bench/pull --work {work.name}`; with all that is not measured it took {result.took_s / 60:.1f} minutes"
+    lines = [f"## {work.title}", "", command, ""]
     lines += [_row(_HEAD), _row(["---", *["---:"] * (len(_HEAD) - 1)])]
     lines += [_row(_cells(entry)) for entry in entries if entry.samples]
     lines += ["", *(f"- `{entry.competitor.name}`: {entry.competitor.about}" for entry in entries)]
@@ -63,7 +79,7 @@ def _section(work: Work, entries: Sequence[Entry]) -> str:
     verdicts = list(_verdicts(work, entries))
     if verdicts:
         lines += ["", _row(_VERDICT_HEAD), _row(["---"] * len(_VERDICT_HEAD)), *map(_row, verdicts)]
-    lines += ["", *_note(work)]
+    lines += ["", *_budget(work, entries), *_note(work)]
     return "\n".join(lines)
 
 
@@ -71,6 +87,7 @@ _HEAD = [
     "competitor",
     "runs",
     "time",
+    "each run",
     "durable",
     "own duration",
     "CPU",
@@ -89,6 +106,7 @@ def _cells(entry: Entry) -> list[str]:
         entry.competitor.name,
         str(len(samples)),
         _spread([sample.wall_s for sample in samples]),
+        " · ".join(_each(sample) for sample in samples),
         _spread([s.durable_s for s in samples]) if entry.competitor.durable is False else "as it is",
         f"{statistics.median(engine):.2f}" if engine else "",
         f"{_median(samples, lambda s: s.cpu_s):.2f}",
@@ -98,6 +116,11 @@ def _cells(entry: Entry) -> list[str]:
         f"{_median(samples, lambda s: s.tree_bytes / MIB):.0f}",
         f"{_median(samples, lambda s: s.requests):.0f}",
     ]
+
+
+def _each(sample: Sample) -> str:
+    """The time of one run, and that of the `sync -f` behind it."""
+    return f"{sample.wall_s:.2f}" + (f"+{sample.sync_s:.2f}" if sample.sync_s else "")
 
 
 _VERDICT_HEAD = ["against", "required", "nothing fsynced on either side", "durable on both sides"]
@@ -110,7 +133,7 @@ def _verdicts(work: Work, entries: Sequence[Entry]) -> Iterator[list[str]]:
     careless = by_name.get(OURS_CARELESS, ours)
     targets = {target.against: target for target in work.targets}
     for entry in entries:
-        if entry.competitor.role == "ours" or not entry.samples:
+        if entry is ours or entry is careless or not entry.samples:
             continue
         target = targets.get(entry.competitor.name)
         cells = [_against(careless, entry, _wall, target), _against(ours, entry, _durable, target)]
@@ -159,11 +182,28 @@ def _note(work: Work) -> list[str]:
     return [path.read_text().rstrip(), ""] if path.exists() else []
 
 
-def _growth(results: Sequence[tuple[Work, Sequence[Entry]]]) -> str:
+def _budget(work: Work, entries: Sequence[Entry]) -> list[str]:
+    """What looking for changes takes of the budget that users have."""
+    ours = _samples_of(entries, "ours")
+    if not work.copies or not ours:
+        return []
+    questions = _median(ours, lambda s: s.requests) / work.copies
+    windows = math.ceil(_MANY * questions / DEFAULT_REQUESTS)
+    return [
+        f"Ours asked {questions:.2f} questions a repository (requests counted at the server by the number of",
+        f"repositories). Of the default `request_budget`, {DEFAULT_REQUESTS} in 5 minutes, {_MANY:,} repositories take",
+        f"{windows} windows: {windows * WINDOW_S / 3600:.1f} hours. **This bench lifts the budget** to time the work",
+        "itself: so fast is nobody who keeps to it.",
+        "",
+    ]
+
+
+def _growth(results: Sequence[Result]) -> str:
     """How the cost of finding nothing new grows with the number of repositories."""
     rows, costs = [], []
-    for work, entries in results:
-        ours, alone = (_samples_of(entries, name) for name in ("ours", "ls-remote"))
+    for result in results:
+        work = result.work
+        ours, alone = (_samples_of(result.entries, name) for name in ("ours", "ls-remote"))
         if work.copies and work.road == "plain" and ours:
             each_ms = 1000 * _median(ours, _wall) / work.copies
             alone_ms = f"{1000 * _median(alone, _wall) / work.copies:.2f}" if alone else ""
@@ -190,7 +230,9 @@ def _linear(fewer: tuple[int, float], more: tuple[int, float]) -> str:
     return f"Required: linear. Each of {more[0]:,} costs {ratio:.2f}× what each of {fewer[0]:,} costs: {met}."
 
 
-def _missing() -> str:
+def _missing(results: Sequence[Result]) -> str:
+    if any(result.work.name == SEGMENT_HASHES for result in results):
+        return ""
     lines = [
         "## Not measured",
         "",

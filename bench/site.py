@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 import yaml
 
-from bench.case import PROJECT, Case
+from bench.answers import LOG_FORMAT, Answer, open_connections, read_answers
+from bench.case import PROJECT, Case, DidNotRun
 from bench.content import Content
 from bench.measure import cpu_s
 from mirrortools.model import Manifest, RepoId
@@ -32,6 +33,7 @@ MIRRORTOOL = Path(sys.executable).with_name("mirrortool")
 LIMITED_BYTES_PER_S = 20_000_000
 FAR_S = 0.025
 _LOG_DELAY_S = 0.05
+_SETTLE_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,6 @@ class Site:
         self._nginx = folder / "nginx"
         self._log = self._nginx / "access.log"
         self._ports = {road: free_port() for road in ("plain", "tls", "limited", "far")}
-        self._log_read = 0
         self._running = ExitStack()
 
     # What it holds
@@ -112,6 +113,24 @@ class Site:
         """The server's processor time and requests until now."""
         time.sleep(_LOG_DELAY_S)  # a request is logged when it is over, which may be after the client's end
         return Spent(cpu_s(self._server.pid), self._log.read_bytes().count(b"\n"))
+
+    def log_position(self) -> int:
+        """Where the log ends now."""
+        return self._log.stat().st_size
+
+    def answers_since(self, position: int) -> list[Answer]:
+        """What was answered since the log ended there; `settle` before."""
+        with self._log.open(encoding="utf-8", errors="replace") as log:
+            log.seek(position)
+            return read_answers(log)
+
+    def settle(self, road: str) -> None:
+        """Wait until the server has let go of every connection, which it logs before. Raises DidNotRun."""
+        deadline_s = time.monotonic() + _SETTLE_S
+        while open_connections(self._ports[road]):
+            if time.monotonic() > deadline_s:
+                raise DidNotRun(f"the server still has connections {_SETTLE_S} s after its client has ended")
+            time.sleep(_LOG_DELAY_S / 10)
 
     # Life
 
@@ -201,7 +220,7 @@ class Site:
         (folder / "server.new").rename(folder / "server.pem")
 
     def _main_configuration(self) -> str:
-        return _NGINX.format(module=find_njs_module(), user=user_directive(), folder=self._nginx)
+        return _NGINX.format(module=find_njs_module(), user=user_directive(), folder=self._nginx, log_format=LOG_FORMAT)
 
     def _tls_configuration(self) -> str:
         folder = self.folder / "certificates"
@@ -234,7 +253,8 @@ http {{
     fastcgi_temp_path {folder}/fastcgi_temp;
     uwsgi_temp_path {folder}/uwsgi_temp;
     scgi_temp_path {folder}/scgi_temp;
-    access_log {folder}/access.log;
+    {log_format}
+    access_log {folder}/access.log bench;
     map_hash_bucket_size 256;
     include {folder}/conf.d/*.conf;
 }}

@@ -12,6 +12,9 @@ from bench.content import GIB, KIB, MIB, Content
 from bench.peers import Aria2, Curl, GitLfs, Hub, Olah
 
 OURS_CARELESS: Final = "ours-no-fsync"
+# The name of a work that is wanted: ours against Ours(name=…, settings=…) without segment hashes, Target(…, 1.15).
+# The report says "not measured" until a work has this name.
+SEGMENT_HASHES: Final = "segment-hashes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def works(scale: float = 1.0) -> list[Work]:
                 Target("hub", 1 / 2.5),
                 Target("aria2-x8", 1 / 5),
             ),
-            most_rounds={"git-lfs-pull": 3, "olah": 1},
+            most_rounds={"git-lfs-pull": 2, "aria2-x8": 2, "olah": 1},
         ),
         Work(
             "many-medium",
@@ -100,7 +103,7 @@ def works(scale: float = 1.0) -> list[Work]:
             medium,
             (OURS, CARELESS, HASHLIB, HASHLIB_2, CURL_NULL, FETCH, PULL, HUB, ARIA2),
             (Target("git-lfs-fetch", 1 / 2), Target("hub", 1 / 3.5)),
-            most_rounds={"git-lfs-pull": 3},
+            most_rounds={"git-lfs-pull": 2, "aria2-x8": 2},
         ),
         Work(
             "small-files",
@@ -117,7 +120,7 @@ def works(scale: float = 1.0) -> list[Work]:
             (OURS, CARELESS, FETCH, HUB, ARIA2_16, CURL),
             (Target("aria2-x16", 1.0),),
             road="limited",
-            most_rounds={"git-lfs-fetch": 3, "hub": 3, "curl": 3},
+            most_rounds={"git-lfs-fetch": 2, "hub": 2, "curl": 2},
         ),
         Work(
             "tls",
@@ -126,6 +129,7 @@ def works(scale: float = 1.0) -> list[Work]:
             (OURS, CARELESS, CURL_NULL, CURL, FETCH, HUB, ARIA2),
             (Target("curl", 1.0),),
             road="tls",
+            most_rounds={"git-lfs-fetch": 2, "aria2-x8": 2},
         ),
         *(_unchanged(count, tiny) for count in counts),
         Work(
@@ -150,6 +154,7 @@ def _unchanged(count: int, tiny: Content) -> Work:
         (AGAIN, LS_REMOTE),
         (Target("ls-remote", 1.5),) if count == 1 else (),
         copies=count,
+        most_rounds={"ours": 2, "ls-remote": 1} if count > 1000 else {},
         only_on_request=count > 1000,
     )
 

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 
 from bench import environments
+from bench.answers import Answer, read_answers
 from bench.case import Case, Competitor, DidNotRun, Step, WrongBytes, check_files
-from bench.content import KIB, Content
+from bench.competitors import Ours
+from bench.content import KIB, MIB, Content
+from bench.kills import Ended, Killer, Kills, Life, Trial, report_kills
 from bench.measure import measure
-from bench.report import Heading, report
+from bench.report import Heading, Result, report
 from bench.rounds import Entry, Rounds, Sample
 from bench.site import Site
-from bench.works import AGAIN, LS_REMOTE, OURS, Target, Work, works
+from bench.works import AGAIN, LS_REMOTE, OURS, SEGMENT_HASHES, Target, Work, works
+from mirrortools.segments import SEGMENT_BYTES, Segments
 
 TWO = Content(2, 64 * KIB)
 ONE = Content(1, 64 * KIB)
@@ -119,11 +123,106 @@ def test_the_report_says_what_is_met() -> None:
         Entry(fetch, [sample(8.0, 2.0), sample(2.0, 2.0), sample(8.0, 2.0)]),
         Entry(pull, problem="no such host"),
     ]
-    text = report(Heading("bench/pull", "today", 3, {"Memory": "24 GiB"}, {"git": "2"}), [(work, entries)])
+    text = report(Heading("bench/pull", "today", 3, {"Memory": "24 GiB"}, {"git": "2"}), [Result(work, entries, 90.0)])
 
     assert "| git-lfs-fetch | ≥ 4× faster | 4.00 (2.00–4.00)× faster: met | 5.00 (4.00–5.00)× faster: met |" in text
     assert "`git-lfs-pull` did not run: no such host" in text
     assert "| ≤ 64 MiB |  | 32 MiB: met |" in text
+
+
+def test_the_report_lists_every_run_and_what_the_budget_allows() -> None:
+    """No run is hidden behind a median; the budget makes looking at many slow, and that is told."""
+    work = Work("unchanged-2", "Unchanged", ONE, (AGAIN, LS_REMOTE), copies=2)
+    entries = [Entry(AGAIN, [sample(2.0), sample(1.0), sample(4.0)]), Entry(LS_REMOTE, [sample(1.5, 0.25)])]
+    text = report(Heading("bench/pull", "today", 3, {}, {}), [Result(work, entries, 90.0)])
+
+    assert "| 2.00 (1.00–4.00) | 2.00 · 1.00 · 4.00 |" in text
+    assert "| 1.50 | 1.50+0.25 |" in text
+    assert "it took 1.5 minutes" in text
+    assert "1.00 questions a repository" in text
+    assert "20 windows: 1.7 hours" in text
+
+
+def test_hashes_on_against_off_are_held_against_ours() -> None:
+    """A second kind of ours is a row with a verdict like anybody else; until then it is said not to be measured."""
+    off = Ours(name="ours-no-hashes")
+    work = Work(SEGMENT_HASHES, "Hashes", ONE, (OURS, off), (Target("ours-no-hashes", 1.15),))
+    entries = [Entry(OURS, [sample(1.1)]), Entry(off, [sample(1.0)])]
+    heading = Heading("bench/pull", "today", 1, {}, {})
+
+    assert "| ours-no-hashes | ≤ 1.15× its time | 1.10× its time: met |" in report(heading, [Result(work, entries)])
+    assert "Not measured" not in report(heading, [Result(work, entries)])
+    assert "Segment hashes on against off" in report(heading, [])
+
+
+def test_the_log_tells_what_was_asked_and_sent() -> None:
+    """A Range counts when it was answered as one; a line of another form is not passed over."""
+    lines = [
+        '206 70 "bytes=100-199" "GET /blobs/a HTTP/1.1"\n',
+        '200 900 "bytes=100-199" "GET /blobs/b HTTP/1.1"\n',
+        '200 5 "-" "GET /x HTTP/1.1"\n',
+        '400 0 "-" ""\n',
+    ]
+
+    assert read_answers(lines) == [
+        Answer("/blobs/a", 206, 70, 100, 200),
+        Answer("/blobs/b", 200, 900),
+        Answer("/x", 200, 5),
+        Answer("", 400, 0),
+    ]
+    with pytest.raises(ValueError, match="not a line"):
+        read_answers(["something else\n"])
+
+
+FOUR = Segments(4 * SEGMENT_BYTES)
+KILLED, ENDED = Ended(True, 1.0, 0.5), Ended(False, 1.0, 0.5)
+
+
+def life(ended: Ended, before: set[int], after: set[int], *answers: Answer) -> Life:
+    return Life(ended, frozenset(before), frozenset(after), answers, FOUR)
+
+
+def part(first: int, stop: int, sent_bytes: int | None = None) -> Answer:
+    """An answer of the segments [first, stop), of which all was sent or so much."""
+    asked = (stop - first) * SEGMENT_BYTES
+    return Answer(
+        "/blob", 206, asked if sent_bytes is None else sent_bytes, first * SEGMENT_BYTES, stop * SEGMENT_BYTES
+    )
+
+
+def test_what_was_in_flight_may_be_fetched_again() -> None:
+    """A kill loses what was sent and not journaled, on each connection; the rest is fetched once."""
+    killed = life(KILLED, set(), {0, 2}, part(0, 2, SEGMENT_BYTES + 1000), part(2, 4, SEGMENT_BYTES))
+    trial = Trial([killed, life(ENDED, {0, 2}, {0, 1, 2, 3}, part(1, 2), part(3, 4))])
+
+    assert (killed.lost_bytes, killed.under_way, killed.was_hit) == (1000, 2, True)
+    assert trial.ratio == 1 + 1000 / FOUR.size <= trial.bound
+    assert trial.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("lives", "problem"),
+    [
+        ([life(KILLED, set(), {0}, part(0, 1)), life(ENDED, {0}, {0, 1, 2, 3}, part(0, 4))], "asked again for the"),
+        ([life(KILLED, set(), set(), part(0, 4, 1 << 40))], "in flight"),
+        ([life(KILLED, {0}, {0}, Answer("/blob", 206, 9, 0, 9))], "asked again for the journaled segments"),
+        ([life(ENDED, set(), {0, 1, 2, 3}, part(0, 4), part(3, 4))], "bytes too many"),
+    ],
+)
+def test_a_byte_too_many_is_seen(lives: list[Life], problem: str) -> None:
+    """Journaled segments that are fetched again, more than was in flight, and waste without a kill are problems."""
+    assert problem in Trial(lives).problem
+
+
+def test_kills_at_random_moments(site: Site, tmp_path: Path) -> None:
+    """A sync that is killed and started again brings every byte, and none twice but what was in flight."""
+    work = Kills(Content(1, 32 * MIB), trials=3, seed=7)
+    result = Killer(tmp_path / "targets", site, lambda _text: None).run(work)
+
+    assert result.problems == []
+    assert len(result.trials) == 3
+    assert all(1 <= trial.ratio <= trial.bound for trial in result.trials)
+    assert "`bench/pull --work kills --trials 3 --seed 7`" in report_kills(result)
 
 
 def test_every_work_has_ours_and_whom_it_is_held_against() -> None:
