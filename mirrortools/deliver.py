@@ -29,6 +29,7 @@ from mirrortools.errors import (
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId
 from mirrortools.store import Store, hash_file
+from mirrortools.text import size
 from mirrortools.transports import Batch, Session, Transport, receiver_archive, transport_to
 
 PING_INTERVAL_S: Final = 60
@@ -103,7 +104,7 @@ def check_space(edge: str, root: Path, holding: Holding) -> None:
     needed = holding.bytes_planned + _BYTES_PER_BLOB * len(holding.lacking)
     if needed > holding.free_bytes:
         raise NoSpace(
-            f"edge {edge}: {needed:,} bytes are needed and {holding.free_bytes:,} are free in {root}; "
+            f"edge {edge}: {size(needed)} are needed and {size(holding.free_bytes)} are free in {root}; "
             "free some space there, or give the edge fewer repositories"
         )
 

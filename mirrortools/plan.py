@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mirrortools.errors import NoSpace, SourceMissing
 from mirrortools.model import COMMIT, Blob, Manifest, RepoId, short_ref
+from mirrortools.text import size
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,10 @@ class Space:
 
 def check_space(needed_bytes: int, space: Space, folder: Path) -> None:
     """Refuse before the first byte what would not fit. Raises NoSpace."""
-    if needed_bytes and needed_bytes > space.free - space.reserve:
+    lacking = needed_bytes - (space.free - space.reserve)
+    if needed_bytes and lacking > 0:
         raise NoSpace(
-            f"{folder}: {needed_bytes} bytes are to come, but only {space.free} are free, of which {space.reserve} "
-            f"must stay free (min_free); make room or mirror less (`include`, `exclude`), then sync again"
+            f"{folder}: {size(needed_bytes)} are to come, but only {size(space.free)} are free, of which "
+            f"{size(space.reserve)} must stay free (min_free): {size(lacking)} too little; "
+            "make room or mirror less (`include`, `exclude`), then sync again"
         )

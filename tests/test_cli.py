@@ -309,7 +309,7 @@ def test_config_check_says_fine_or_all_that_is_not(tmp_path: Path, capsys: pytes
     wrong = run(["config", "check"], environ)
 
     assert (fine, wrong) == (0, 2)
-    assert said == f"{path}: fine: 1 repositories in 1 jobs, 0 edges\n"
+    assert said == f"{path}: fine: 1 repository in 1 job, 0 edges\n"
     assert f"{tmp_path}/t, does not exist" in capsys.readouterr().err
 
 

@@ -137,12 +137,26 @@ def test_what_fits_beside_the_reserve_may_come(needed: int) -> None:
 
 
 def test_what_does_not_fit_is_refused_with_numbers_and_advice() -> None:
-    """Where, how much, how much there is, and what can be changed."""
+    """Where, how much, how much there is and what is lacking, in units that people read, and what can be changed."""
     with pytest.raises(NoSpace) as caught:
-        check_space(901, Space(1000, 100), Path("/srv/mirror"))
+        check_space(5 << 30, Space(3 << 30, 1 << 30), Path("/srv/mirror"))
 
-    for said in ("901", "1000", "100", "/srv/mirror", "min_free", "include"):
+    for said in (
+        "5.0 GiB are to come",
+        "3.0 GiB",
+        "1.0 GiB",
+        "3.0 GiB too little",
+        "/srv/mirror",
+        "min_free",
+        "include",
+    ):
         assert said in str(caught.value)
+
+
+def test_what_is_one_byte_too_large_is_refused() -> None:
+    """To the byte."""
+    with pytest.raises(NoSpace, match="1 B too little"):
+        check_space(901, Space(1000, 100), Path("/srv/mirror"))
 
 
 @given(any_text())

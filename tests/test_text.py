@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.cli.text import count, moment, size, span
+from mirrortools.text import count, moment, size, span
 from tests.strategies import trials
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from mirrortools.cli.text import count, moment, span
 from mirrortools.config import Config
 from mirrortools.errors import RateLimited, SourceUnavailable
 from mirrortools.sync import Outcome
+from mirrortools.text import count, moment, span
 
 _LONGEST_TOLD_S: Final = 366 * 86400
 _STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"

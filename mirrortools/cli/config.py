@@ -8,6 +8,7 @@ import yaml
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.config import as_documents, job_schema, main_schema, missing_files
 from mirrortools.errors import ConfigError
+from mirrortools.text import count
 
 
 @click.group(epilog=exit_statuses())
@@ -24,8 +25,8 @@ def check(invocation: Invocation) -> None:
     if missing:
         raise ConfigError("\n".join(missing))
     click.echo(
-        f"{loaded.path}: fine: {len(loaded.repositories())} repositories in {len(loaded.jobs)} jobs, "
-        f"{len(loaded.edges)} edges"
+        f"{loaded.path}: fine: {count(len(loaded.repositories()), 'repository/repositories')} in "
+        f"{count(len(loaded.jobs), 'job')}, {count(len(loaded.edges), 'edge')}"
     )
     if not loaded.jobs:
         click.echo(f"nothing is mirrored yet: write a job into {loaded.path.parent}/conf.d/NAME.yaml", err=True)

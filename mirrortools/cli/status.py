@@ -12,12 +12,12 @@ import click
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.choice import Choice, choosing
-from mirrortools.cli.text import moment, size, span
 from mirrortools.config import RepositoryConfig
 from mirrortools.errors import StoreError
 from mirrortools.locks import owner_of
 from mirrortools.model import short_ref
 from mirrortools.state import DeliveryState, RepositoryState, Run, State
+from mirrortools.text import moment, size, span
 from mirrortools.tree import Tree
 
 _RUNNING = ("pre-syncing", "syncing")

@@ -16,7 +16,6 @@ from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
-from mirrortools.cli.text import count, size, span
 from mirrortools.config import Config
 from mirrortools.deliver import Delivery
 from mirrortools.errors import (
@@ -41,6 +40,7 @@ from mirrortools.store import Store
 from mirrortools.sync import Origin, Outcome, Watch, Wish
 from mirrortools.sync import deliver as run_deliver
 from mirrortools.sync import sync as run_sync
+from mirrortools.text import count, size, span
 from mirrortools.tree import Tree
 from mirrortools.upstreams import Budget, Clients
 

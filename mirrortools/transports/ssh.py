@@ -129,8 +129,8 @@ class SshTransport:
         # ssh's own rule: it looks at the mode of files of the account that runs it.
         if status.st_uid == os.getuid() and status.st_mode & _OTHERS:
             raise EdgeUnreachable(
-                f"edge {self.edge}: {path}: its mode {stat.S_IMODE(status.st_mode):04o} opens this private key to other "
-                f"accounts, so ssh does not use it; run: chmod 600 {shlex.quote(str(path))} (identity_file)"
+                f"edge {self.edge}: {path}: its mode {stat.S_IMODE(status.st_mode):04o} opens this private key to "
+                f"other accounts, so ssh does not use it; run: chmod 600 {shlex.quote(str(path))} (identity_file)"
             )
 
     def _ssh(self, master: str) -> list[str]:

@@ -141,7 +141,7 @@ def test_an_edge_that_lacks_room_is_refused_before_a_byte_is_sent(sshd: Sshd, or
 
         assert isinstance(delivery.error, NoSpace)
         assert "edge bj1" in str(delivery.error)
-        assert "bytes are needed" in str(delivery.error)
+        assert "are needed and" in str(delivery.error)
         assert delivery.bytes_sent == 0
         assert served_files(disk / "bj1", old) == OLD
 
