@@ -22,7 +22,7 @@ from typing import Final
 
 from mirrortools.errors import NoSpace, SourceMissing, StoreError, UpstreamError
 from mirrortools.model import Blob
-from mirrortools.store import Store
+from mirrortools.store import READ_ONLY, Store
 from mirrortools.upstreams import ByteSource
 
 SMALL_BYTES: Final = 256 << 10
@@ -105,7 +105,7 @@ class Bulk:
 
 def _write(path: str, content: bytes) -> None:
     """Make a small file; plain system calls, because there are very many of them."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, READ_ONLY)
     try:
         rest = memoryview(content)
         while rest:

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from sys import intern
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -198,7 +199,7 @@ class Manifest:
         """Read what `to_json` wrote. Raises HostileTree on anything malformed."""
         try:
             files = {
-                path: Entry(Blob(str(algorithm), str(digest), int(size)), str(git_oid), pointer_size)
+                path: Entry(Blob(intern(str(algorithm)), str(digest), int(size)), str(git_oid), pointer_size)
                 for path, (algorithm, digest, size, git_oid, pointer_size) in document["files"].items()
             }
             repo = RepoId.parse(document["repo"])

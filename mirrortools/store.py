@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from mirrortools.files import make_folder, move_files, sync_contents, sync_folde
 from mirrortools.model import Blob
 
 CHUNK_BYTES = 1 << 20
-_MODE = 0o444
+READ_ONLY = 0o444
 
 
 class Store:
@@ -51,7 +52,7 @@ class Store:
         target = self.path(blob)
         try:
             make_folder(target.parent)
-            source.chmod(_MODE)
+            source.chmod(READ_ONLY)
             source.replace(target)
             sync_folder(target.parent)
         except OSError as error:
@@ -64,7 +65,8 @@ class Store:
         """
         try:
             for path, _ in written:
-                os.chmod(path, _MODE)  # noqa: PTH101  (tens of thousands of them)
+                if stat.S_IMODE(os.stat(path).st_mode) != READ_ONLY:  # noqa: PTH116  (tens of thousands of them)
+                    os.chmod(path, READ_ONLY)  # noqa: PTH101
             sync_contents([path for path, _ in written])
             move_files([(path, f"{self.public}/{blob.path}") for path, blob in written])
         except OSError as error:

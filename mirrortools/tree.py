@@ -240,9 +240,10 @@ def _has_content(path: Path, pieces: Iterable[str]) -> bool:
 
 def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
     """What `parse` makes of a JSON file; None when there is no such file. Raises StoreError."""
-    content = _content(path)
     try:
-        return None if content is None else parse(json.loads(content))
+        return parse(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError, HostileTree) as error:
         raise StoreError(f"{path}: damaged ({error}); sync this repository again") from error
 

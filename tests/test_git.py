@@ -388,3 +388,16 @@ def test_a_mirror_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
 
     assert mirror.refs() == {}
     assert [path.name for path in tmp_path.iterdir()] == ["m.git"]
+
+
+def test_a_commit_of_very_many_files_is_read_whole(mirror: GitMirror) -> None:
+    """Listings and pointers come in several pieces; none is lost between them."""
+    pointers = {f"part/file-{number}.bin": Blob("sha256", f"{number:064x}", number + 1) for number in range(5000)}
+    stream = [b"commit refs/heads/many\ncommitter a <a@example.org> 1 +0000\ndata 0\n"]
+    for name, blob in pointers.items():
+        content = write_pointer(blob)
+        stream.append(b"M 100644 inline %s\ndata %d\n%s\n" % (name.encode(), len(content), content))
+    mirror.run("fast-import", "--quiet", stdin=b"".join(stream))
+    entries = mirror.entries(mirror.tree("refs/heads/many"))
+
+    assert {name: entry.blob for name, entry in entries.items()} == pointers

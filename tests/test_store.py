@@ -70,6 +70,7 @@ def test_many_are_adopted_at_once(store: Store, tmp_path: Path, many: int) -> No
 
     assert store.missing(sha256_blob(content) for content in contents) == []
     assert [store.path(sha256_blob(content)).read_bytes() for content in contents] == contents
+    assert {store.path(sha256_blob(content)).stat().st_mode & 0o777 for content in contents} == {0o444}
 
 
 def test_a_store_that_cannot_be_written_is_told(store: Store, tmp_path: Path) -> None:
