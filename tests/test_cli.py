@@ -273,6 +273,32 @@ def test_verbosity(
     assert capsys.readouterr() == ("", "".join(["slow\n", "done\n", "detail\n"][:lines]))
 
 
+@pytest.mark.parametrize("words", [["-q", "sync"], ["sync", "-q"], ["sync", "--all", "--quiet"]])
+def test_the_shared_options_may_stand_behind_the_command(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mirrortool sync --all -q --config FILE` is what people write; the last word on a file counts."""
+    (tmp_path / "own").mkdir()
+    config = tmp_path / "mirrortool.yaml"
+    config.write_text(f"root: {tmp_path}/root\nsource: dir://{tmp_path}/own\nrepositories: [a/b, a/c]\n")
+    status = run(["--config", "/nowhere", *words, "--repo", "a/b", "--repo", "a/c", "--config", str(config)], {})
+    said = capsys.readouterr()
+
+    assert status == 11
+    assert said.out == ""
+    assert "a/b" in said.err
+
+
+def test_the_shared_options_reach_the_commands_of_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """`config check --config FILE -v` names the file, and shows where the error came from."""
+    status = run(["config", "check", "--config", "/nowhere/x.yaml", "-v"], {})
+    said = capsys.readouterr().err
+
+    assert status == 2
+    assert "Traceback" in said
+    assert "/nowhere/x.yaml: no such file" in said
+
+
 def test_journald_gets_priorities(tmp_path: Path) -> None:
     """When stderr is the journal, each line carries its priority; when it is a file, none does."""
     with (tmp_path / "log").open("w") as log:

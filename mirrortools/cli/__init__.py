@@ -46,7 +46,7 @@ _BROKEN_PIPE_STATUS: Final = 128 + signal.SIGPIPE
 
 @dataclass
 class Invocation:
-    """What the options before the command said; commands get it by `click.pass_obj`.
+    """What the options that all commands share said; commands get it by `click.pass_obj`.
 
     A command sets `when_stopped` to what an operator who stops it should know.
     """
@@ -79,6 +79,7 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+        _share_options(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -109,6 +110,14 @@ class LazyGroup(click.Group):
         return result
 
 
+def _share_options(command: click.Command) -> None:
+    """Let a command, and the commands below it, take the options that all share; once."""
+    if not any(option.name == "quiet" for option in command.params):
+        command.params += _shared_options()
+    for below in command.commands.values() if isinstance(command, click.Group) else ():
+        _share_options(below)
+
+
 def exit_statuses(*kinds: type[MirrorError]) -> str:
     """The epilog of a command that can end with `kinds`, besides success, a bug and a bad configuration."""
     lines = ["\b", "Exit status:", "  0  done and durable"]
@@ -136,22 +145,42 @@ def print_json(document: Any) -> None:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=exit_statuses(*_all_kinds()),
 )
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The main file; else $MIRRORTOOL_CONFIG, else /etc/mirrortools/mirrortool.yaml. "
-    "The jobs are conf.d/*.yaml beside it.",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Say more, and show where an error came from.")
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 @click.version_option(__version__, prog_name="mirrortool", message="%(prog)s %(version)s")
 @click.pass_obj
-def mirrortool(invocation: Invocation, config_path: Path | None, verbose: bool, quiet: bool) -> None:
+def mirrortool(invocation: Invocation) -> None:
     """Keep mirrors of AI-model repositories: pull, verify, publish, deliver."""
-    invocation.config_path, invocation.verbose, invocation.quiet = config_path, verbose, quiet
     _set_up_logging(invocation)
+
+
+def _note(context: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep what an option said; one that is not there changes nothing of what stood before the command."""
+    if value and option.name:
+        setattr(context.obj, option.name, value)
+        _set_up_logging(context.obj)
+
+
+def _shared_options() -> list[click.Parameter]:
+    """What may stand before the command, and after it."""
+    return [
+        click.Option(
+            ["--config", "config_path"],
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="The main file; else $MIRRORTOOL_CONFIG, else /etc/mirrortools/mirrortool.yaml. "
+            "The jobs are conf.d/*.yaml beside it.",
+            expose_value=False,
+            callback=_note,
+        ),
+        _flag("-v", "--verbose", "Say more, and show where an error came from."),
+        _flag("-q", "--quiet", "Say nothing but warnings and errors."),
+    ]
+
+
+def _flag(short: str, long: str, text: str) -> click.Option:
+    return click.Option([short, long], is_flag=True, help=text, expose_value=False, callback=_note)
+
+
+mirrortool.params[:0] = _shared_options()
 
 
 def _set_up_logging(invocation: Invocation) -> None:
