@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Final
 
 from mirrortools.errors import NoSpace, SourceMissing
 from mirrortools.model import COMMIT, Blob, Manifest, RepoId, short_ref
 from mirrortools.text import size
+
+_CUT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,11 @@ def select_revisions(repo: RepoId, oids: Mapping[str, str], patterns: Collection
     return Selection(chosen, commits, tuple(missing), tuple(idle))
 
 
-def missing_revisions(repo: RepoId, names: Iterable[str], oids: Mapping[str, str]) -> SourceMissing:
+def missing_revisions(repo: RepoId, names: Collection[str], oids: Mapping[str, str]) -> SourceMissing:
     """The error for revisions that are configured by name and are not there."""
     named = ", ".join(repr(name) for name in names)
-    return SourceMissing(f"{repo}: upstream has no revision {named}; it has {_some_names(oids)}")
+    hint = "; a commit is named by all of its 40 digits" if any(map(_CUT_COMMIT.match, names)) else ""
+    return SourceMissing(f"{repo}: upstream has no revision {named}; it has {_some_names(oids)}{hint}")
 
 
 def _ref_matches(name: str, pattern: str) -> bool:

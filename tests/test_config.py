@@ -271,6 +271,13 @@ def test_all_problems_of_all_files_come_at_once(tmp_path: Path) -> None:
     [
         ("root: /a\nroot: /b\n", "mirrortool.yaml:2: not YAML: the key 'root' stands here twice, first in line 1"),
         ("root: /a\n\tsource: x\n", "mirrortool.yaml:2: not YAML: found character '\\t' that"),
+        ("root: *.json\n", "but found '.' (a value that begins with * needs quotes: '*.json')"),
+        ("root: [*]\n", "but found ']' (a value that begins with * needs quotes: '*.json')"),
+        ("alias: a\nalias: b\n", "mirrortool.yaml:2: not YAML: the key 'alias' stands here twice, first in line 1"),
+        (
+            "root: *json\n",
+            "mirrortool.yaml:1: not YAML: found undefined alias 'json' (a value that begins with * needs",
+        ),
         ("root: !!python/name:os.system\n", "mirrortool.yaml:1: not YAML: could not determine a constructor"),
         ("a: &x [*x]\n", "mirrortool.yaml:1: a: unknown key"),
         ("root: \x00", "mirrortool.yaml: not YAML: unacceptable character"),
@@ -340,6 +347,15 @@ def test_a_credential_in_a_url_is_refused_and_not_repeated(tmp_path: Path, key: 
     assert "credentials do not belong into a URL" in text
     assert "token_file" in text
     assert "hf_secret" not in text
+
+
+def test_a_token_file_that_is_a_folder_is_told(tmp_path: Path) -> None:
+    """Nobody is sent to change the mode of a folder."""
+    text = refusal(tmp_path, "root: /srv/m\nsource: {url: https://h.example, token_file: .}\n", j=job("a/b"))
+
+    assert (
+        text == f"mirrortool.yaml:2: source.token_file: {tmp_path} is a folder; name the file that has the token in it"
+    )
 
 
 def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:

@@ -84,6 +84,18 @@ def test_what_is_not_there_is_told_with_what_is(patterns: list[str]) -> None:
         select_revisions(REPO, OIDS, patterns)
 
 
+@pytest.mark.parametrize(
+    ("name", "is_hinted"), [("deadbee", True), ("1" * 39, True), ("beef", False), ("v1234567", False)]
+)
+def test_a_commit_that_was_cut_short_gets_a_hint(name: str, is_hinted: bool) -> None:
+    """Seven digits are enough for git, not here; a branch of that name would do."""
+    with pytest.raises(SourceMissing) as caught:
+        select_revisions(REPO, OIDS, [name])
+
+    assert str(caught.value).endswith("a commit is named by all of its 40 digits") == is_hinted
+    assert select_revisions(REPO, {f"refs/heads/{name}": "1" * 40}, [name]).refs
+
+
 def test_a_repository_without_commits_has_nothing() -> None:
     """And the message says so."""
     with pytest.raises(SourceMissing, match="it has none"):

@@ -118,4 +118,6 @@ def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "cannot be read"
     if "'\\t'" in problem:
         return f"{problem} (YAML is indented with spaces, never with tabs)"
+    if error.context == "while scanning an alias" or problem.startswith("found undefined alias"):
+        return f"{problem} (a value that begins with * needs quotes: '*.json')"
     return f"{problem}, {error.context}" if error.context and error.problem else problem

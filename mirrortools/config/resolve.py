@@ -53,7 +53,7 @@ class _JobPart:
 def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[str]) -> Config:
     """Fill in what is inherited, and append every contradiction to `found`."""
     parts = _parts(main, files)
-    for check in (_repeated_jobs, _repeated_repositories, _unknown_edges, _missing_sources, _open_tokens):
+    for check in (_repeated_jobs, _repeated_repositories, _unknown_edges, _missing_sources, _unfit_tokens):
         found.extend(check(main, parts))
     edges = {name: _edge(main, name, form) for name, form in main.form.edges.items()}
     found.extend(_edge_places(main, edges))
@@ -195,21 +195,26 @@ def _missing_sources(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterabl
                 yield place.problem("no source; set `source` here, in the job or in the main file")
 
 
-def _open_tokens(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
-    """Token files that accounts outside of owner and group can read."""
+def _unfit_tokens(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    """Token files that are folders, or that accounts outside of owner and group can read."""
     for level in (main, *(level for part in parts for level in (part.file, *part.repositories))):
         for key, form in (("source", level.form.source), ("backup_source", level.form.backup_source)):
             path = _path(level, form.token_file if form else None)
-            if path is not None and _others_may_read(path):
-                message = f"every account of this host can read {path}; run: chmod o= {path}"
+            message = _unfitness(path) if path else None
+            if message:
                 yield level.problem(message, key, "token_file")
 
 
-def _others_may_read(path: Path) -> bool:
+def _unfitness(path: Path) -> str | None:
     try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
+        mode = path.stat().st_mode
     except OSError:
-        return False  # `config check` speaks of files that are missing
+        return None  # `config check` speaks of files that are missing
+    if stat.S_ISDIR(mode):
+        return f"{path} is a folder; name the file that has the token in it"
+    if mode & stat.S_IROTH:
+        return f"every account of this host can read {path}; run: chmod o= {path}"
+    return None
 
 
 def _edge_places(main: File[MainForm], edges: Mapping[str, EdgeConfig]) -> Iterable[str]:

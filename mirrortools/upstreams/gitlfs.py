@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from mirrortools.access import reason
 from mirrortools.config import Source
 from mirrortools.errors import AccessDenied, ConfigError, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob, RepoId
@@ -87,7 +88,7 @@ def _credential(source: Source) -> Credential | None:
     try:
         token = source.token_file.read_text().strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is not text"
+        why = reason(error) if isinstance(error, OSError) else "is not text"
         raise ConfigError(f"{source.token_file}: {why} (token_file of {source.url})") from error
     if not token:
         raise ConfigError(f"{source.token_file}: is empty; write the token into it (token_file of {source.url})")
