@@ -216,23 +216,22 @@ class GitMirror:
         try:
             return tempfile.TemporaryFile(dir=self.folder)
         except OSError as error:
-            raise self._error("ls-tree", f"{error.filename}: {error.strerror}") from error
+            raise self._error("ls-tree or cat-file", f"{error.filename}: {error.strerror}") from error
 
     def contents(self, oids: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        """The contents of many small objects, by one git process."""
+        """The contents of many small objects, by one git process. They wait in a file: together they may be large."""
         if not oids:
             return
         question = "".join(f"{oid}\n" for oid in oids).encode()
-        output = self.run("cat-file", "--batch", "--buffer", stdin=question)
-        position = 0
-        for oid in oids:
-            end = output.index(b"\n", position)
-            header = output[position:end].split()
-            if header[-1] == b"missing":
-                raise StoreError(f"{self.folder}: git object {oid} is missing; remove the folder and sync again")
-            size = int(header[2])
-            yield oid, output[end + 1 : end + 1 + size]
-            position = end + 1 + size + 1
+        with self._temporary_file() as output:
+            self.run("cat-file", "--batch", "--buffer", stdin=question, stdout=output)
+            output.seek(0)
+            for oid in oids:
+                header = output.readline().split()
+                if header[-1] == b"missing":
+                    raise StoreError(f"{self.folder}: git object {oid} is missing; remove the folder and sync again")
+                yield oid, output.read(int(header[2]))
+                output.read(1)
 
     def write_blob(self, oid: str, target: Path) -> None:
         """Write one object's content to a file, whatever its size."""
