@@ -6,6 +6,7 @@ Nothing here decides what is published, so that a lost database costs history an
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import time
@@ -93,38 +94,60 @@ Row = TypeVar("Row", RepositoryState, Run, DeliveryState)
 
 
 class State:
-    """The database of one root. Thread-safe; several processes may use it at once."""
+    """The database of one root. Thread-safe; several processes may use it at once.
 
-    def __init__(self, root: Path) -> None:
+    Who is only `reading` needs no right to write; `is_missing` tells when there is nothing to read.
+    """
+
+    def __init__(self, root: Path, *, reading: bool = False) -> None:
         self._path = root / "state" / "state.db"
+        self._verb = "read" if reading else "write"
         self._lock = threading.Lock()
+        self.is_missing = False
         try:
-            make_folder(self._path.parent)
-            self._db = sqlite3.connect(self._path, timeout=_BUSY_S, check_same_thread=False, isolation_level=None)
+            self._db = self._open_to_read() if reading else self._open_to_write()
         except OSError as error:
-            text = f"{error.filename or root}: {error.strerror}; may the user who runs mirrortool write there?"
+            text = f"{error.filename or root}: {error.strerror}; may the user who runs mirrortool {self._verb} there?"
             raise StoreError(text) from error
         except sqlite3.Error as error:
             raise self._error(error) from error
         self._db.row_factory = sqlite3.Row
-        try:
-            self._prepare()
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._error(error) from error
 
-    def _prepare(self) -> None:
-        """Make the tables. Turning to WAL does not wait for others by itself, so several new processes take turns."""
-        ends = time.monotonic() + _BUSY_S
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                break
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
-                    raise
-                time.sleep(_LOOK_S)
-        self._db.executescript(_SCHEMA)
+    def _open_to_write(self) -> sqlite3.Connection:
+        make_folder(self._path.parent)
+        db = _connect(str(self._path))
+        try:
+            _prepare(db)
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def _open_to_read(self) -> sqlite3.Connection:
+        db = self._shared() if self._path.exists() else None
+        if db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'deliveries'").fetchone():
+            return db
+        if db:  # somebody is about to make the tables
+            db.close()
+        self.is_missing = True
+        db = _connect(":memory:")
+        db.executescript(_SCHEMA)
+        return db
+
+    def _shared(self) -> sqlite3.Connection:
+        """The database, beside others that have it open.
+
+        SQLite shares it by two more files, which the last one removes. A reader that may not write there can use
+        them when a writer made them; otherwise nobody writes, and SQLite must be told that nothing changes (asked for
+        `mode=ro`, it would leave files behind that the owner of the database cannot write).
+        """
+        place = self._path.absolute().as_uri()
+        if all(os.access(path, os.W_OK) for path in (self._path, self._path.parent)):
+            return _read(f"{place}?mode=rw")
+        if self._path.with_name("state.db-wal").exists():
+            with contextlib.suppress(sqlite3.OperationalError):
+                return _read(f"{place}?mode=ro")
+        return _read(f"{place}?immutable=1")
 
     def close(self) -> None:
         """Close the database."""
@@ -196,6 +219,35 @@ class State:
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or is_full(self._path.parent):
             return NoSpace(f"{self._path}: {error}; free some space, then run it again")
         return StoreError(
-            f"{self._path}: {error}; may the user who runs mirrortool write there, and is the disk writable? If the "
-            "file is damaged, move it away: it holds history only"
+            f"{self._path}: {error}; may the user who runs mirrortool {self._verb} there, and is the disk in order? "
+            "If the file is damaged, move it away: it holds history only"
         )
+
+
+def _connect(place: str) -> sqlite3.Connection:
+    is_uri = place.startswith("file:")
+    return sqlite3.connect(place, timeout=_BUSY_S, check_same_thread=False, isolation_level=None, uri=is_uri)
+
+
+def _read(place: str) -> sqlite3.Connection:
+    db = _connect(place)
+    try:
+        db.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables. Turning to WAL does not wait for others by itself, so several new processes take turns."""
+    ends = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(_LOOK_S)
+    db.executescript(_SCHEMA)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mirrortools.errors import NoSpace, StoreError
 from mirrortools.state import RepositoryState, Run, State
+from tests.servers.process import program
 
 
 def test_an_unknown_repository_has_defaults(tmp_path: Path) -> None:
@@ -57,6 +62,92 @@ def test_an_edge_lacks_since_its_first_failure_until_a_success(tmp_path: Path) -
     assert (failed.status, failed.success_at, failed.lacking_since, failed.total_sent_bytes) == ("failed", 10, 20, 15)
     assert (healed.status, healed.success_at, healed.lacking_since, healed.error) == ("success", 40, None, None)
     state.close()
+
+
+READER = """
+import sys
+from pathlib import Path
+from mirrortools.state import State
+state = State(Path(sys.argv[1]), reading=True)
+print(state.repository("acme/tiny").status, state.is_missing)
+state.close()
+"""
+
+
+def _read_as_stranger(root: Path) -> subprocess.CompletedProcess[str]:
+    """Read as an account that has no rights on the files but those of others."""
+    rights = "-dac_override,-dac_read_search,-fowner,-chown"
+    drop = [program("setpriv"), f"--inh-caps={rights}", f"--bounding-set={rights}"]
+    return subprocess.run([*drop, sys.executable, "-c", READER, str(root)], capture_output=True, text=True)
+
+
+def _give_away(root: Path) -> None:
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 65534, 65534)
+    root.chmod(0o755)
+
+
+def _names(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "state").iterdir())
+
+
+def test_who_may_only_read_can_read(tmp_path: Path) -> None:
+    """While a run is at work, after it has ended, and after it was killed; nothing is left behind or changed."""
+    root = tmp_path / "root"
+    state = State(root)
+    state.update("acme/tiny", status="syncing")
+    _give_away(root)
+    beside_a_writer, names = _read_as_stranger(root), _names(root)
+    shutil.copytree(root, tmp_path / "killed")
+    _give_away(tmp_path / "killed")
+    state.close()
+    after_a_writer = _read_as_stranger(root)
+    after_a_kill = _read_as_stranger(tmp_path / "killed")
+
+    assert names == ["state.db", "state.db-shm", "state.db-wal"]
+    for read in (beside_a_writer, after_a_writer, after_a_kill):
+        assert (read.stdout, read.stderr) == ("syncing False\n", "")
+    assert _names(root) == ["state.db"]
+
+
+def test_a_reader_who_may_write_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The files by which SQLite shares are gone with it."""
+    State(tmp_path).close()
+    reader = State(tmp_path, reading=True)
+    reader.close()
+
+    assert not reader.is_missing
+    assert _names(tmp_path) == ["state.db"]
+
+
+@pytest.mark.parametrize("content", [None, b""])
+def test_a_missing_database_reads_as_no_history(tmp_path: Path, content: bytes | None) -> None:
+    """It is not made, and neither is the root; one that has no tables yet counts as missing."""
+    root = tmp_path / "root"
+    if content is not None:
+        (root / "state").mkdir(parents=True)
+        (root / "state" / "state.db").write_bytes(content)
+    state = State(root, reading=True)
+
+    assert state.is_missing
+    assert state.repository("acme/tiny") == RepositoryState("acme/tiny")
+    assert state.runs("acme/tiny") == []
+    assert root.exists() == (content is not None)
+    state.close()
+
+
+def test_a_database_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    """Not that it is missing."""
+    State(tmp_path).close()
+    _give_away(tmp_path)
+    (tmp_path / "state" / "state.db").chmod(0o600)
+    of_file = _read_as_stranger(tmp_path)
+    (tmp_path / "state").chmod(0o700)
+    of_folder = _read_as_stranger(tmp_path)
+
+    assert "StoreError" in of_file.stderr
+    assert "may the user who runs mirrortool read there" in of_file.stderr
+    assert "state.db: Permission denied; may the user who runs mirrortool read there?" in of_folder.stderr
 
 
 def _write_much(root: Path, number: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from mirrortools.state import DeliveryState, RepositoryState, Run, State
 from mirrortools.text import moment, size, span
 from mirrortools.tree import Tree
 
+log = logging.getLogger("mirrortools.status")
 _RUNNING = ("pre-syncing", "syncing")
 _INTERRUPTED = "broken off; the next sync goes on where it stopped"
 
@@ -38,7 +40,9 @@ def status(invocation: Invocation, history: int | None, as_json: bool, choice: C
     """
     config = invocation.config
     repositories = choice.of(config) if choice else list(config.repositories())
-    state, now = State(config.root), time.time()
+    state, now = State(config.root, reading=True), time.time()
+    if state.is_missing:
+        log.warning("mirrortool: %s has no history yet: nothing was synced, or state/state.db was lost", config.root)
     try:
         documents = [_document(repository, state, config.root, now, history or 0) for repository in repositories]
     finally:

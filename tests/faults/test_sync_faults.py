@@ -283,6 +283,22 @@ def test_a_signal_in_mid_file_ends_a_sync_at_once_and_keeps_its_segments(
         assert mirror.served(name)["model.safetensors"] == noise(14 << 20, seed)
 
 
+def test_status_needs_no_right_to_write(mirror: Mirror) -> None:
+    """An account that may only read is told all the same; so is who asks before the first sync, and nothing is made."""
+    rights = "-dac_override,-dac_read_search"
+    stranger = [program("setpriv"), f"--inh-caps={rights}", f"--bounding-set={rights}"]
+    subprocess.run(["chown", "-R", "65534:65534", str(mirror.root)], check=True)
+    read = subprocess.run([*stranger, *mirror.command("status")], capture_output=True, text=True)
+    mirror.settings["root"] = f"{mirror.root}-new"
+    fresh = mirror.run("status")
+
+    assert (read.returncode, read.stderr) == (0, "")
+    assert read.stdout.startswith(f"{REPO}: success; main ")
+    assert (fresh.status, fresh.stdout.splitlines()[0]) == (0, f"{REPO}: none; nothing published")
+    assert f"{mirror.root}-new has no history yet" in fresh.stderr
+    assert not Path(f"{mirror.root}-new").exists()
+
+
 def _segments(journal: Path) -> int:
     """How many segments a journal remembers."""
     return len(journal.read_text().splitlines()) - 1
