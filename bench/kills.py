@@ -31,6 +31,7 @@ TRIALS = 50
 SIZE_BYTES = 256 * MIB
 _LEAST_TRIALS, _LEAST_BYTES = 3, 64 * MIB
 _MOST_KILLS = 10
+_MOST_ESCAPES = 20
 _WHOLE_RUNS = 3
 _LOOK_S = 0.002
 _TIMEOUT_S = 300
@@ -203,7 +204,7 @@ class Killer:
         try:
             result.lasted = self._lasted(case)
             for number in range(1, work.trials + 1):
-                trial = self._lives(case, lambda: _choose(chance, result.lasted))
+                trial = self._killed(case, chance, result.lasted)
                 result.trials.append(trial)
                 result.problems += [f"trial {number}: {trial.problem}"] if trial.problem else []
                 self.tell(f"    trial {number:3} {trial.ratio:8.3f} after {trial.hits} hits of {trial.kills} kills")
@@ -220,6 +221,14 @@ class Killer:
             raise WrongBytes(problem)
         ends = [trial.lives[0].ended for trial in trials]
         return Lasted(statistics.median(e.took_s for e in ends), statistics.median(e.begun_s for e in ends))
+
+    def _killed(self, case: Case, chance: random.Random, lasted: Lasted) -> Trial:
+        """A trial with one kill at least: a sync that ended before its moment is none. Raises DidNotRun."""
+        for _ in range(_MOST_ESCAPES):
+            trial = self._lives(case, lambda: _choose(chance, lasted))
+            if trial.kills or trial.problem:
+                return trial
+        raise DidNotRun(f"{_MOST_ESCAPES} syncs in succession ended before they were to be killed")
 
     def _lives(self, case: Case, moment: Callable[[], Moment | None]) -> Trial:
         """Start, kill and start again until a sync ends by itself, and look at what it brought."""
