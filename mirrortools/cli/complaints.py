@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from mirrortools.config import Config
 from mirrortools.errors import RateLimited, SourceUnavailable
-from mirrortools.sync import Outcome
 from mirrortools.text import count, moment, span
+
+if TYPE_CHECKING:
+    from mirrortools.config import Config
+    from mirrortools.sync import Outcome
 
 _LONGEST_TOLD_S: Final = 366 * 86400
 _STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"
