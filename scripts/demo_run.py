@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mirrortools.cli.text import size, span
+from mirrortools.text import size, span
 from tests.servers import GitLfsUpstream, Sshd, free_port
 from tests.servers.ports import http_answers
 from tests.servers.process import Process
