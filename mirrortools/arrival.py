@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import IntegrityError, RateLimited, SourceUnavailable, StoreError, UpstreamError
@@ -20,53 +21,45 @@ LONGEST_PAUSE_S = 120.0
 POLL_S = 0.2
 _FIRST_PAUSE_S = 1.0
 _MOST_DAMAGES = 3
-_BUFFER_BYTES = 512 << 10
+_PASSED_OVER_BYTES = 64 << 10
 _EARLIER = "an earlier run"
-
-
-class _Buffer(threading.local):
-    """Each thread's own place to read to."""
-
-    def __init__(self) -> None:
-        self.view = memoryview(bytearray(_BUFFER_BYTES))
-
-
-_BUFFER = _Buffer()
 
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
     """The run is being ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all blobs of one fetch share. `advance` lets a blob be hashed as far as it has come, by another thread."""
+
+    desk: Desk
+    sources: Sources
+    progress: Progress
+    advance: Callable[[Partial], None]
+
+
 class Arrival:
     """One blob on its way into the store."""
 
-    def __init__(
-        self,
-        name: str,
-        growing: Partial,
-        desk: Desk,
-        sources: Sources,
-        progress: Progress,
-        advance: Callable[[Partial], None],
-    ) -> None:
+    def __init__(self, name: str, growing: Partial, shared: Shared) -> None:
         self.partial = growing
         self.unfinished = 0
         self._uncut: deque[Span] = deque()
-        self._advance = advance
+        self._advance = shared.advance
         self.failed = False
         self.adopted = False
         self._name = name
-        self._desk = desk
-        self._sources = sources
-        self._progress = progress
+        self._desk = shared.desk
+        self._sources = shared.sources
+        self._progress = shared.progress
         self._contributors: set[str] = {_EARLIER} if growing.resumed_bytes else set()
         self._refused: set[str] = set()
         self._alone: str | None = None
         self._damages = 0
         self._one_at_a_time = threading.Lock()
         self._choosing = threading.Lock()
-        progress.resumed(growing.resumed_bytes)
+        self._progress.resumed(growing.resumed_bytes)
 
     def reuse(self) -> None:
         """Take from the older file what did not change, if a source tells what that is."""
@@ -207,18 +200,15 @@ class Arrival:
         """Put one segment in its place; it counts when its last byte is written."""
         offset, end = self.partial.segments.bounds(index)
         while offset < end:
-            moved = self.partial.splice(reader, offset, end - offset)
-            if moved is None:
-                piece = _BUFFER.view[: end - offset]
-                moved = reader.readinto(piece)
-                self.partial.write(offset, piece[:moved])
+            moved = self.partial.receive(reader, offset, end - offset)
             self._received(source, moved)
             offset += moved
         self.partial.finish_segment(index)
 
     def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
+        buffer = memoryview(bytearray(_PASSED_OVER_BYTES))
         while count:
-            received = reader.readinto(_BUFFER.view[:count])
+            received = reader.readinto(buffer[:count])
             self._received(source, received)
             count -= received
 
@@ -233,6 +223,8 @@ class Arrival:
     def conclude(self) -> None:
         """Adopt the blob when it hashes to its name; otherwise prepare for another source. Raises IntegrityError."""
         got = self.partial.digest()
+        if self._sources.stopped.is_set():
+            raise Interrupted
         if got == self.partial.blob.digest:
             self.partial.sync()
             self._desk.store.adopt(self.partial.path, self.partial.blob)

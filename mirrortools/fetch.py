@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from mirrortools.arrival import POLL_S, Arrival
+from mirrortools.arrival import POLL_S, Arrival, Shared
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
@@ -80,13 +80,14 @@ class _Coordinator:
     """Gives spans to the workers and settles what comes back. Its state belongs to one thread.
 
     Spans are cut when a worker is free for one, as long as a flow is fast, so that their number follows `Pace`.
-    Hashing and adoption have threads of their own, a processor each.
+    Hashing and adoption have threads of their own.
     """
 
     def __init__(self, desk: Desk, sources: Sources, progress: Progress) -> None:
         self._desk = desk
         self._progress = progress
         self._sources = sources
+        self._shared = Shared(desk, sources, progress, self._advance)
         self._pace = Pace(desk.workers)
         self._pending: deque[tuple[Blob, str]] = deque()
         self._jobs: deque[Arrival] = deque()
@@ -115,10 +116,11 @@ class _Coordinator:
     def _break_off(self) -> None:
         """End the workers, wherever they wait; what they have written stays."""
         self._sources.break_off()
+        for growing in self._open:
+            growing.stop_hashing()
         for pool in (self._workers, self._hashers):
             pool.shutdown(wait=True, cancel_futures=True)
         for growing in self._open:
-            growing.advance()
             growing.close()
 
     @property
@@ -182,7 +184,7 @@ class _Coordinator:
             self._progress.report(blob.size)
             return True
         self._open.add(growing)
-        job = Arrival(name, growing, self._desk, self._sources, self._progress, self._advance)
+        job = Arrival(name, growing, self._shared)
         if blob in self._desk.older and growing.segments.count > 1:
             self._concluding[self._hashers.submit(job.reuse)] = job
         else:
@@ -190,7 +192,6 @@ class _Coordinator:
         return True
 
     def _advance(self, growing: Partial) -> None:
-        """Let a blob be hashed as far as it has come, by a thread that has time for it."""
         self._hashers.submit(growing.advance)
 
     def _enqueue(self, job: Arrival) -> None:
@@ -211,7 +212,7 @@ class _Coordinator:
 
     def _span_segments(self, job: Arrival) -> int:
         """A second's worth of a connection's rate, and no more than the share of each of the blob's connections."""
-        share = -(-job.uncut_segments // max(1, self._pace.connections // len(self._under_way())))
+        share = -(-job.uncut_segments // max(1, self._pace.connections // max(1, len(self._under_way()))))
         if self._pace.fixed is None:
             share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * SPAN_S / self._desk.segment_bytes)))
         return max(1, min(SPAN_SEGMENTS, share))

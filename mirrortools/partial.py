@@ -7,6 +7,7 @@ fetched again, and only that.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -36,7 +37,11 @@ _LONGEST_WAIT_S = 1.0
 
 
 class Reader(Protocol):
-    """What can write into an open file by itself: `splice` as an upstream's reader has it."""
+    """What bytes come from, as an upstream's reader gives them."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the beginning of `buffer`; 0 at the end."""
+        ...
 
     def splice(self, file: int, offset: int, count: int) -> int | None:
         """Move up to `count` bytes to `offset`; None when they have to be read and written instead."""
@@ -61,8 +66,8 @@ class Partial:
 
     Several workers write different segments at the same time, each after a `claim`: a segment that is done may have
     been hashed, and must not be written again. `advance` hashes what is contiguous from the start, in a thread of its
-    own, so that the SHA-256 is nearly ready when the last segment lands; `keep_pace` holds the writers, who otherwise
-    run ahead on a fast link and take the processor from it.
+    own, so that the SHA-256 is nearly ready when the last segment lands. A segment whose turn is near gets both of its
+    hashes there, from one reading; `keep_pace` holds the writers while some wait for that.
     """
 
     def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES) -> None:
@@ -72,7 +77,7 @@ class Partial:
         self.journal = folder / f"{blob.digest}.journal"
         self.done: dict[int, str] = {}
         self.resumed_bytes = 0
-        self.hashing_s = 0.0
+        self.hashing_s = 0.0  # of what this run brought
         self._claimed: set[int] = set()
         self._sha256 = hashlib.sha256()
         self._hashed = 0
@@ -81,20 +86,39 @@ class Partial:
         self._lock = threading.Lock()
         self._hash_lock = threading.Lock()
         self._hashed_more = threading.Condition(self._lock)
+        self._ending = False
         self._file = -1
         self._journal = -1
         self._open()
 
     def _open(self) -> None:
         self._file = _open_alone(self.path)
+        self._ending = False
         try:
             self._start_or_resume()
         except BaseException:
             self.close()
             raise
 
+    def stop_hashing(self) -> None:
+        """Let whoever hashes end soon: nobody will ask for the digest."""
+        self._ending = True
+
     def close(self) -> None:
-        """Let go of the files; what was journaled stays for the next run. Closing twice is fine."""
+        """Let go of the files; what is written whole stays for the next run. Closing twice is fine."""
+        self.stop_hashing()
+        with self._hash_lock:
+            self._journal_the_rest()
+            self._let_go()
+
+    def _journal_the_rest(self) -> None:
+        """Hash what waits for it. What cannot be read now is fetched again in the next run."""
+        if self._journal >= 0:
+            with contextlib.suppress(OSError):
+                for index in sorted(self._written - self.done.keys()):
+                    self._record(index, self._segment_digest(*self.segments.bounds(index)))
+
+    def _let_go(self) -> None:
         opened = [descriptor for descriptor in (self._journal, self._file) if descriptor >= 0]
         self._file = self._journal = -1
         for descriptor in opened:
@@ -174,19 +198,24 @@ class Partial:
             count = os.pwrite(self._file, data, offset)
             data, offset = data[count:], offset + count
 
-    def splice(self, reader: Reader, offset: int, count: int) -> int | None:
-        """Let a reader put up to `count` bytes of a claimed segment in their place by itself; how many it did."""
-        return reader.splice(self._file, offset, count)
+    def receive(self, reader: Reader, offset: int, count: int) -> int:
+        """Put up to `count` bytes of a claimed segment in their place; how many came, 0 at the reader's end."""
+        moved = reader.splice(self._file, offset, count)
+        if moved is None:
+            piece = _BUFFER.view[:count]
+            moved = reader.readinto(piece)
+            self.write(offset, piece[:moved])
+        return moved
 
     def finish_segment(self, index: int) -> None:
         """Say that a claimed segment is written whole. It is hashed here (xxh3_128) when its turn is not near."""
         start, stop = self.segments.bounds(index)
         start_writing(self._file, start, stop)
         with self._lock:
-            its_turn = index == self._contiguous
-            if its_turn:
+            is_near = index == self._contiguous <= self._hashed + _MOST_AHEAD
+            if is_near:
                 self._count_written(index)
-        if not its_turn:
+        if not is_near:
             self._record(index, self._segment_digest(start, stop))
 
     def _count_written(self, index: int) -> None:
@@ -201,6 +230,7 @@ class Partial:
             self.done[index] = digest
             if self._journal >= 0:
                 os.write(self._journal, journal_line(index, digest).encode())
+            self._hashed_more.notify_all()
 
     @property
     def complete(self) -> bool:
@@ -209,7 +239,9 @@ class Partial:
 
     def advance(self) -> None:
         """Hash the contiguous segments that were not hashed yet; returns at once if another thread does."""
-        while self._hashed < self._contiguous:  # one may have come since the last look, before the lock was let go
+        while (
+            self._hashed < self._contiguous and not self._ending
+        ):  # one may have come since the last look, before the lock was let go
             if not self._hash_lock.acquire(blocking=False):
                 return
             try:
@@ -218,33 +250,34 @@ class Partial:
                 self._hash_lock.release()
 
     def keep_pace(self) -> None:
-        """Wait until hashing is not far behind the writers, or for a second."""
+        """Wait while many segments wait for their hash, for a second at most.
+
+        Writers that run ahead on a fast link take the processor from hashing. What an earlier run left, or came out of
+        turn, is hashed already and holds nobody.
+        """
         with self._hashed_more:
-            self._hashed_more.wait_for(lambda: self._contiguous - self._hashed <= _MOST_AHEAD, _LONGEST_WAIT_S)
+            self._hashed_more.wait_for(lambda: len(self._written) - len(self.done) < _MOST_AHEAD, _LONGEST_WAIT_S)
 
     def _hash_contiguous(self) -> None:
-        while self._hashed < self._contiguous:
-            began_s = time.monotonic()
+        while self._hashed < self._contiguous and not self._ending:
             if self._hashed in self.done:
                 for chunk in self._read(*self.segments.bounds(self._hashed)):
                     self._sha256.update(chunk)
             else:
                 self._hash_both(self._hashed)
-            with self._hashed_more:
-                self.hashing_s += time.monotonic() - began_s
-                self._hashed += 1
-                self._hashed_more.notify_all()
+            self._hashed += 1
 
     def _hash_both(self, index: int) -> None:
         """Read a segment once for both of its hashes."""
-        digest = xxhash.xxh3_128()
+        began_s, digest = time.monotonic(), xxhash.xxh3_128()
         for chunk in self._read(*self.segments.bounds(index)):
             self._sha256.update(chunk)
             digest.update(chunk)
+        self.hashing_s += time.monotonic() - began_s
         self._record(index, digest.hexdigest())
 
     def digest(self) -> str:
-        """The SHA-256 of the whole, once complete, in hexadecimal."""
+        """The SHA-256 of the whole, once complete, in hexadecimal; after `stop_hashing` it means nothing."""
         with self._hash_lock:
             self._hash_contiguous()
             return self._sha256.hexdigest()

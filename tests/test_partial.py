@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -29,6 +30,61 @@ def write(growing: Partial, index: int, content: bytes = CONTENT) -> None:
     growing.finish_segment(index)
     growing.release(index)
     growing.advance()
+
+
+def written(growing: Partial, index: int) -> None:
+    """Write one segment as a worker does whose blob nobody hashes at the moment."""
+    start, stop = growing.segments.bounds(index)
+    growing.write(start, memoryview(CONTENT)[start:stop])
+    growing.finish_segment(index)
+
+
+def test_what_is_written_whole_and_waits_for_its_hash_is_kept_when_it_is_closed(tmp_path: Path) -> None:
+    """An interruption costs only what was in the middle of being written."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    written(growing, 0)
+    written(growing, 1)
+    waited = set(growing.done)
+    growing.close()
+    again = Partial(tmp_path, BLOB, SEGMENT)
+    kept = set(again.done)
+    again.close()
+
+    assert (waited, kept) == (set(), {0, 1})
+
+
+def test_what_an_earlier_run_left_holds_no_writer(tmp_path: Path) -> None:
+    """Hashing it may take minutes: meanwhile writers hash what they write, and nothing waits for its turn."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(6):
+        write(growing, index)
+    growing.close()
+    again = Partial(tmp_path, BLOB, SEGMENT)
+    for index in (6, 7, 8):
+        written(again, index)
+    done = set(again.done)
+    again.advance()
+    written(again, 9)
+    digest = again.digest()
+    again.close()
+
+    assert done == set(range(9))
+    assert digest == BLOB.digest
+
+
+def test_hashing_ends_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
+    """Ctrl-C does not wait until a hundred gigabytes of an earlier run are hashed."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(10):
+        write(growing, index)
+    growing.close()
+    again = Partial(tmp_path, BLOB, SEGMENT)
+    again.stop_hashing()
+    again.advance()
+    digest = again.digest()
+    again.close()
+
+    assert digest == hashlib.sha256(b"").hexdigest()
 
 
 @given(st.permutations(range(10)), st.integers(0, 10))
