@@ -34,8 +34,9 @@ def next_steps(outcomes: Sequence[Outcome], config: Config, now: float) -> list[
     pauses = [outcome.error.retry_after_s for outcome in failed if isinstance(outcome.error, RateLimited)]
     lines = []
     if pauses:
-        over = math.ceil(now + min(max(pauses), _LONGEST_TOLD_S))
-        lines.append(f"the source wants to be left alone for {span(over - now)}: {_again(f'after {moment(over)}')}")
+        pause_s = min(max(pauses), _LONGEST_TOLD_S)
+        over = math.ceil(now + pause_s)
+        lines.append(f"the source wants to be left alone for {span(pause_s)}: {_again(f'after {moment(over)}')}")
     if len(pauses) < len(failed):
         lines.append(f"the source fails for now: {_again('later')}")
     single = {known.repo for known in config.repositories() if known.backup_source is None}
