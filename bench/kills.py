@@ -6,10 +6,8 @@ what stood in socket buffers. A segment that the journal names is never asked fo
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import time
@@ -22,6 +20,7 @@ from bench.answers import Answer, most_buffered_bytes
 from bench.case import Case, DidNotRun, Step, WrongBytes
 from bench.competitors import Ours
 from bench.content import MIB, Content
+from bench.measure import running
 from bench.site import Site
 from mirrortools.segments import SEGMENT_BYTES, Segments, read_journal
 from mirrortools.upstreams.pipe import ROOM_BYTES
@@ -277,22 +276,8 @@ def run_and_kill(step: Step, folder: Path, moment: Moment | None, journal: Path)
     The blob has begun to come when its journal is there, and is another file than before: each run writes it anew.
     """
     old = _inode(journal)
-    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        child = subprocess.Popen(
-            [str(word) for word in step.command],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=dict(step.env),
-            cwd=step.cwd,
-            start_new_session=True,
-        )
-        try:
-            ended = _watch(child, moment, lambda: _inode(journal) not in (0, old))
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+    with running(step, folder / "stdout", folder / "stderr") as child:
+        ended = _watch(child, moment, lambda: _inode(journal) not in (0, old))
     if child.returncode == 0 or ended.killed:
         return ended
     raise DidNotRun(f"{step.command[0]} ended with {child.returncode}: {(folder / 'stderr').read_text()[-2000:]}")

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.case import DidNotRun, Step
@@ -36,13 +37,12 @@ class Usage:
         return self.user_s + self.system_s
 
 
-def measure(step: Step, folder: Path) -> Usage:
-    """Run `step` to its end; its output is kept in `folder`. Raises DidNotRun when it fails."""
-    report, out, err = folder / "report.json", folder / "stdout", folder / "stderr"
-    command = [sys.executable, "-I", "-S", _TIMED, report, *step.command]
+@contextmanager
+def running(step: Step, out: Path, err: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a step in a process group of its own; at the end all that is left of it is killed."""
     with out.open("wb") as stdout, err.open("wb") as stderr:
         child = subprocess.Popen(
-            [str(word) for word in command],
+            [str(word) for word in step.command],
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
@@ -51,11 +51,19 @@ def measure(step: Step, folder: Path) -> Usage:
             start_new_session=True,
         )
         try:
-            tree_bytes = _watch(child)
+            yield child
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # whatever it left, or all of it when we are interrupted
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+def measure(step: Step, folder: Path) -> Usage:
+    """Run `step` to its end; its output is kept in `folder`. Raises DidNotRun when it fails."""
+    report, out, err = folder / "report.json", folder / "stdout", folder / "stderr"
+    command = [sys.executable, "-I", "-S", _TIMED, report, *step.command]
+    with running(replace(step, command=command), out, err) as child:
+        tree_bytes = _watch(child)
     if child.returncode:
         said = (err.read_text(errors="replace") or out.read_text(errors="replace"))[-2000:]
         raise DidNotRun(f"{step.command[0]} ended with {child.returncode}: {said}")
