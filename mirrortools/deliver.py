@@ -6,7 +6,7 @@ All edges are served at once, a thread for each, and one that fails does not hol
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from mirrortools.errors import (
 )
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.signing import Signer
+from mirrortools.statements import Signed
 from mirrortools.store import Store, hash_file
 from mirrortools.text import size
 from mirrortools.transports import Batch, Session, Transport, receiver_archive, transport_to
@@ -36,6 +38,8 @@ PING_INTERVAL_S: Final = 60
 # A receiver ends when nobody asks for long (a run may fetch for hours between two deliveries); well before that, a
 # new one is started.
 MAX_IDLE_S: Final = 300
+# Statements are numbered by the time of their making, mostly: how far an edge's may be ahead of this host's clock.
+SERIALS_AHEAD_S: Final = 86400
 # Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
 _BYTES_PER_BLOB: Final = 8192
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
@@ -65,6 +69,37 @@ class Delivery:
     bytes_sent: int
     duration_s: float
     error: MirrorError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What deliveries are made of: the blobs of this host, and the key that it signs with."""
+
+    store: Store
+    signer: Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an edge says that it shows of a repository: its statement's number (0: none), and each part's digest."""
+
+    serial: int
+    parts: Mapping[str, str]
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], latest: int) -> Held:
+        """Read an answer. A number above `latest` is refused: all others would have to follow it.
+
+        Raises ValueError, KeyError, TypeError.
+        """
+        serial = int(document["serial"])
+        if not 0 <= serial <= latest:
+            raise ValueError(f"it has a statement with the number {serial}; are both clocks right?")
+        return cls(serial, {str(part): str(digest) for part, digest in document["parts"].items()})
+
+    def shows(self, parts: Mapping[str, str], signed: Signed) -> bool:
+        """Whether that is all of a publication, by its latest statement. Older commits besides do not matter."""
+        return self.serial == signed.statement.serial and parts.items() <= self.parts.items()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +154,19 @@ class EdgeSession:
         self,
         edge: EdgeConfig,
         transport: Transport,
-        store: Store,
+        here: Here,
         repos: Iterable[RepoId] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.edge = edge
         self._transport = transport
-        self._store = store
+        self._here = here
         self._repos = tuple(repos)
         self._clock = clock
         self._used_s = clock()
         self._session: Session | None = None
         self._failure: MirrorError | None = None
-        self._held: dict[str, Mapping[str, str]] = {}
+        self._held: dict[str, Held] = {}
         self._turn = Lock()
 
     def deliver(self, publication: Publication, progress: Progress = no_progress) -> Delivery:
@@ -161,11 +196,14 @@ class EdgeSession:
 
     def _bring(self, publication: Publication, meter: Meter) -> bool:
         session = self._opened(publication.repo)
-        if publication.digests().items() <= self._held_of(session, publication.repo).items():
+        held = self._held_of(session, publication.repo)
+        signed = self._here.signer.signed(publication, after=held.serial)
+        parts = publication.digests()
+        if held.shows(parts, signed):
             return False
-        errand = Errand(self.edge, session, self._store, publication, meter)
-        changed = errand.run()
-        self._held[publication.repo.path] = publication.digests()
+        errand = Errand(self.edge, session, self._here.store, publication, signed, meter)
+        changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
+        self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
 
     def _opened(self, repo: RepoId) -> Session:
@@ -196,15 +234,24 @@ class EdgeSession:
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")
         self._learn(answer)
+        self._introduce(session, answer.get("signer"))
 
-    def _held_of(self, session: Session, repo: RepoId) -> Mapping[str, str]:
+    def _introduce(self, session: Session, known: object) -> None:
+        """Let the edge know the key that signs, when it knows none, or the former one."""
+        signer = self._here.signer.signer
+        if known != signer:
+            introduction = self._here.signer.introduce(known) if isinstance(known, str) else None
+            session.ask({"ask": "trust", "signer": signer, "introduction": introduction})
+
+    def _held_of(self, session: Session, repo: RepoId) -> Held:
         if repo.path not in self._held:
             self._learn(session.ask({"ask": "state", "repos": [repo.path]}))
-        return self._held.get(repo.path, {})
+        return self._held.get(repo.path, Held(0, {}))
 
     def _learn(self, answer: Mapping[str, Any]) -> None:
+        latest = int(time.time()) + SERIALS_AHEAD_S
         with understood(self.edge.name):
-            self._held |= {str(name): dict(digests) for name, digests in answer["state"].items()}
+            self._held |= {str(name): Held.from_json(held, latest) for name, held in answer["state"].items()}
 
     def _give_up_if_unreachable(self, error: MirrorError) -> None:
         if isinstance(error, EdgeUnreachable) and self._failure is None:
@@ -262,10 +309,14 @@ class Errand:
     session: Session
     store: Store
     publication: Publication
+    signed: Signed
     meter: Meter
 
-    def run(self) -> bool:
-        """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before."""
+    def run(self, held: Container[str]) -> bool:
+        """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
+
+        `held` are the parts that it has: their manifests need not travel.
+        """
         holding = self._begin()
         self.meter.plan(len(holding.lacking), holding.bytes_planned)
         check_space(self.edge.name, self.edge.root, holding)
@@ -280,7 +331,8 @@ class Errand:
                 f"edge {self.edge.name}: {self.publication.repo}: {reason}, twice; "
                 f"look at the edge's disk and memory, then run `mirrortool deliver` again"
             )
-        answer = self.session.ask({"ask": "publish", "publication": self.publication.to_json()})
+        document = self.publication.to_json(held)
+        answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
         return bool(answer.get("changed"))
 
     def _check_own(self, bad: Iterable[Blob]) -> None:
@@ -367,9 +419,9 @@ class EdgePool:
     """
 
     def __init__(self, edges: Mapping[str, EdgeConfig], root: Path, repos: Iterable[RepoId] = ()) -> None:
-        store, state, repos = Store(root), root / "state", tuple(repos)
+        here, state, repos = Here(Store(root), Signer(root)), root / "state", tuple(repos)
         self._sessions = {
-            name: EdgeSession(edge, transport_to(edge, state), store, repos) for name, edge in edges.items()
+            name: EdgeSession(edge, transport_to(edge, state), here, repos) for name, edge in edges.items()
         }
 
     def deliver(

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from mirrortools.errors import EdgeRefused
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 LIMIT_BYTES: Final = 64 << 20
 _HEADER: Final = struct.Struct(">4sI")
 _MAGIC: Final = b"mtf1"

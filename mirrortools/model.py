@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from sys import intern
@@ -288,20 +288,25 @@ class Publication:
             **{commit: manifest.digest() for commit, manifest in self.manifests.items()},
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """The form in which a publication travels to an edge."""
+    def to_json(self, held: Container[str] = ()) -> dict[str, Any]:
+        """The form in which a publication travels to an edge; manifests of commits that it has `held` stay here."""
+        manifests = {c: None if c in held else m.to_json() for c, m in sorted(self.manifests.items())}
         return {
             "repo": self.repo.path,
             "refs": dict(sorted(self.refs.items())),
-            "manifests": {commit: m.to_json() for commit, m in sorted(self.manifests.items())},
+            "manifests": manifests,
             "git": self.git.to_json(),
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Publication:
-        """Read what `to_json` wrote. Raises HostileTree on anything malformed."""
+    def from_json(cls, document: Mapping[str, Any], held: Callable[[str], Manifest | None]) -> Publication:
+        """Read what `to_json` wrote; `held` gives the manifests that did not travel.
+
+        Raises HostileTree on anything malformed.
+        """
         try:
-            manifests = {commit: Manifest.from_json(m) for commit, m in document["manifests"].items()}
+            sent = document["manifests"].items()
+            manifests = {c: m for c, d in sent if (m := held(c) if d is None else Manifest.from_json(d))}
             git = GitSnapshot.from_json(document["git"])
             return cls(RepoId.parse(document["repo"]), dict(document["refs"]), manifests, git)
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,10 +6,11 @@ our own modules alone, and it writes nothing outside its root:
     public/                                         by Store and Tree
     state/incoming/<quoted repository>/<digest>     what rsync brings; it goes on there after a break
     state/locks/<quoted repository>.lock            who delivers now
+    state/keys/signer                               the public key of the origin that is believed
 
-Requests, in the order in which a delivery asks them: `hello`, `state`, `begin` (takes the repository's lock),
-`adopt`, `publish` (lets go of it). `ping` keeps a call alive while rsync works. Every request is checked here,
-because the key that sent it may be stolen.
+Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
+repository's lock), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
+while rsync works. Every request is checked here, because the key that sent it may be stolen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import select
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -31,9 +33,11 @@ from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
-from mirrortools.model import Blob, Publication, RepoId, quote_ref
+from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
+from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
+from mirrortools.trust import Trust
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
@@ -46,14 +50,17 @@ Answer = dict[str, Any]
 class Receiver:
     """One caller's conversation about one root. `hello` comes first; `adopt` and `publish` need a `begin`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
         self.root = root
         self._store = Store(root)
         self._tree = Tree(root)
+        self._trust = Trust(root)
+        self._clock = clock
         self._caller = ""
         self._lock: RepositoryLock | None = None
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
+            "trust": self._believe,
             "state": self._state,
             "begin": self._begin,
             "adopt": self._adopt,
@@ -96,15 +103,29 @@ class Receiver:
             "python": platform.python_version(),
             "rsync": rsync_version(),
             "free_bytes": self._free_bytes(),
+            "signer": self._trust.signer,
             **self._state(request),
         }
+
+    def _believe(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            signer, introduction = str(request["signer"]), request.get("introduction")
+            if introduction is not None and not isinstance(introduction, str):
+                raise TypeError("an introduction is text")
+        self._trust.accept(signer, introduction)
+        return {}
 
     def _state(self, request: Request) -> Answer:
         with _refused_when_malformed():
             repos = [_repo(name) for name in request["repos"]]
-        return {"state": {repo.path: self._digests(repo) for repo in repos}}
+        return {"state": {repo.path: {"serial": self._serial(repo), "parts": self._parts(repo)} for repo in repos}}
 
-    def _digests(self, repo: RepoId) -> dict[str, str]:
+    def _serial(self, repo: RepoId) -> int:
+        """The number of what the origin said last; 0 when it has said nothing."""
+        signed = self._tree.statement(repo)
+        return signed.statement.serial if signed else 0
+
+    def _parts(self, repo: RepoId) -> dict[str, str]:
         """What is served of a repository, part by part; nothing when it is absent, damaged or lacks a blob."""
         try:
             publication = self._tree.publication(repo)
@@ -157,17 +178,28 @@ class Receiver:
         return problem
 
     def _publish(self, request: Request) -> Answer:
+        """Show what the origin has signed, when it is all here, and nothing newer is shown."""
         with _refused_when_malformed():
-            publication = Publication.from_json(request["publication"])
-            digests = publication.digests()
-        self._require_begun(publication.repo)
+            repo, signed = _repo(request["publication"]["repo"]), Signed.from_json(request["signed"])
+        self._require_begun(repo)
+        held = self._tree.statement(repo)
+        statement = self._trust.check(signed, held.statement if held else None, repo, self._clock())
+        with _refused_when_malformed():
+            publication = Publication.from_json(request["publication"], lambda c: self._held(repo, c))
+            parts = publication.digests()
+        if parts != statement.parts:
+            raise IntegrityError(f"{repo}: the publication that came is not the one that was signed")
         missing = self._store.missing(publication.blobs)
         if missing:
-            raise EdgeRefused(f"{publication.repo}: {len(missing)} blobs are not here, {missing[0]} among them")
+            raise EdgeRefused(f"{repo}: {len(missing)} blobs are not here, {missing[0]} among them")
+        self._tree.publish_statement(repo, signed)  # before the refs, so that nothing older can follow
         changed = self._tree.publish(publication)
-        shutil.rmtree(self._incoming(publication.repo))
+        shutil.rmtree(self._incoming(repo))
         self.close()
-        return {"changed": changed, "state": digests}
+        return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
+
+    def _held(self, repo: RepoId, commit: str) -> Manifest | None:
+        return self._tree.manifest(Revision(repo, commit))
 
     def _make_root(self) -> None:
         if not self.root.is_absolute() or self.root == Path("/"):

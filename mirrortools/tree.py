@@ -6,6 +6,7 @@ The only module that knows the served shape. Everything it writes is below `<roo
     <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
+    <repo.path>/meta/statement.json       what the origin signed of it
     <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
 
 Only the standard library is used here, because the receiver runs this module on edges.
@@ -38,6 +39,7 @@ from mirrortools.model import (
     json_pieces,
     quote_ref,
 )
+from mirrortools.statements import Signed
 
 T = TypeVar("T")
 
@@ -123,6 +125,18 @@ class Tree:
         with _writing(folder / "refs"):
             moved = _point_refs(folder / "refs", wanted)
             return _replace(folder / "meta" / "refs.json", _json(hubapi.refs(refs))) or moved
+
+    def publish_statement(self, repo: RepoId, signed: Signed) -> None:
+        """Show what the origin says of a repository. Raises StoreError, NoSpace."""
+        with _writing(self._folder(repo) / "meta"):
+            _replace(self._folder(repo) / "meta" / "statement.json", _json(signed.to_json()))
+
+    def statement(self, repo: RepoId) -> Signed | None:
+        """What the origin says of a repository; None when it has said nothing, or the record is damaged."""
+        try:
+            return _load(self._folder(repo) / "meta" / "statement.json", _signed_of)
+        except StoreError:
+            return None
 
     def refs(self, repo: RepoId) -> dict[str, str]:
         """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
@@ -254,6 +268,12 @@ def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
     except StoreError:
         return True
     return False
+
+
+def _signed_of(document: Mapping[str, Any]) -> Signed:
+    signed = Signed.from_json(document)
+    _ = signed.statement  # it must be readable
+    return signed
 
 
 def _refs_of(document: Mapping[str, Any]) -> dict[str, str]:

@@ -13,8 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from mirrortools.config import EdgeConfig
+from mirrortools.deliver import Here
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
+from mirrortools.signing import Signer
 from mirrortools.store import Store
 from tests.servers.sshd import Sshd
 
@@ -61,6 +63,11 @@ def publication(root: Path, files: Mapping[str, bytes], repo: RepoId = REPO) -> 
     git = GitSnapshot({f"pack-{commit}.pack": sha256_blob(pack)}, {"refs/heads/main": commit}, "refs/heads/main")
     manifest = Manifest(Revision(repo, commit), entries, 1_700_000_000, "Update")
     return Publication(repo, {"refs/heads/main": commit}, {commit: manifest}, git)
+
+
+def here(origin: Path) -> Here:
+    """What deliveries from a root are made of."""
+    return Here(Store(origin), Signer(origin))
 
 
 def served_files(root: Path, shown: Publication) -> dict[str, bytes]:

@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from mirrortools.deliver import EdgeSession, Holding, check_space
 from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, NoSpace, StoreError
 from mirrortools.model import Blob, Publication
+from mirrortools.signatures import KEYS, check_signature
+from mirrortools.signing import Signer
+from mirrortools.statements import Signed
 from mirrortools.store import Store
 from mirrortools.transports import Batch, Sent
-from tests.delivery import REPO, local_edge, noise, publication
+from tests.delivery import REPO, here, local_edge, noise, publication
 
 FILES = {"model.safetensors": noise(3000), "README.md": b"# tiny\n"}
 
@@ -46,7 +49,8 @@ class FakeEdge:
 
     def _honest(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if request["ask"] in ("hello", "state"):
-            return {"version": 1, "rsync": "3.5.0", "state": {name: {} for name in request["repos"]}}
+            nothing = {"serial": 0, "parts": {}}
+            return {"version": 2, "rsync": "3.5.0", "signer": None, "state": dict.fromkeys(request["repos"], nothing)}
         if request["ask"] == "begin":
             missing = [[*item, 0] for item in request["blobs"]]
             return {"missing": missing, "folder": "state/incoming/x", "free_bytes": 1 << 30}
@@ -69,7 +73,13 @@ def shown(tmp_path: Path) -> Publication:
 
 
 def session(edge: FakeEdge, origin: Path) -> EdgeSession:
-    return EdgeSession(local_edge(Path("/srv/edge")), edge, Store(origin), [REPO])
+    return EdgeSession(local_edge(Path("/srv/edge")), edge, here(origin), [REPO])
+
+
+def holding(origin: Path, shown: Publication, **more: Any) -> dict[str, Any]:
+    """What an edge says that shows a publication."""
+    signed = Signer(origin).signed(shown)
+    return {REPO.path: {"serial": signed.statement.serial, "parts": {**shown.digests(), **more}}}
 
 
 def test_a_delivery_counts_what_it_did(shown: Publication, tmp_path: Path) -> None:
@@ -81,13 +91,14 @@ def test_a_delivery_counts_what_it_did(shown: Publication, tmp_path: Path) -> No
 
     assert (delivery.edge, delivery.repo, delivery.changed, delivery.error) == ("disk1", REPO, True, None)
     assert (delivery.blobs, delivery.bytes_planned, delivery.bytes_sent) == (3, planned, planned + 10)
-    assert [request["ask"] for request in edge.asked] == ["hello", "begin", "adopt", "publish"]
+    assert [request["ask"] for request in edge.asked] == ["hello", "trust", "begin", "adopt", "publish"]
     assert told == [("disk1", 0, planned)]
 
 
 def test_an_edge_that_holds_everything_is_asked_once(shown: Publication, tmp_path: Path) -> None:
     """One round trip at the start, none for a repository that was named then, nothing sent."""
-    edge = FakeEdge({"hello": {"state": {REPO.path: {**shown.digests(), "0" * 40: "an older commit"}}}})
+    said = {"state": holding(tmp_path, shown, **{"0" * 40: "an older commit"}), "signer": Signer(tmp_path).signer}
+    edge = FakeEdge({"hello": said})
     edge_session = session(edge, tmp_path)
     deliveries = [edge_session.deliver(shown) for _ in range(3)]
 
@@ -102,7 +113,48 @@ def test_what_was_delivered_is_known_afterwards(shown: Publication, tmp_path: Pa
     first, second = edge_session.deliver(shown), edge_session.deliver(shown)
 
     assert (first.changed, second.changed) == (True, False)
-    assert len(edge.asked) == 4
+    assert len(edge.asked) == 5
+
+
+def test_an_edge_with_a_later_number_gets_a_statement_above_it(shown: Publication, tmp_path: Path) -> None:
+    """An origin that was set back to an older state of its own is followed again, not refused for ever."""
+    said = holding(tmp_path, shown)
+    said[REPO.path]["serial"] += 100
+    edge = FakeEdge({"hello": {"state": said}})
+    delivery = session(edge, tmp_path).deliver(shown)
+    sent = Signed.from_json(edge.asked[-1]["signed"]).statement
+
+    assert delivery.error is None
+    assert sent.serial > said[REPO.path]["serial"]
+
+
+def test_manifests_that_an_edge_has_do_not_travel(shown: Publication, tmp_path: Path) -> None:
+    """Only what is new goes out; a commit whose files were chosen by other rules counts as new."""
+    [commit] = shown.manifests
+    edges = [
+        FakeEdge({"hello": {"state": {REPO.path: {"serial": 1, "parts": parts}}}})
+        for parts in (shown.digests(), {commit: "other"})
+    ]
+    for edge in edges:
+        session(edge, tmp_path).deliver(shown)
+    sent = [edge.asked[-1]["publication"]["manifests"] for edge in edges]
+
+    assert sent == [{commit: None}, {commit: shown.manifests[commit].to_json()}]
+
+
+def test_an_edge_that_knows_the_former_key_is_introduced_to_the_new_one(shown: Publication, tmp_path: Path) -> None:
+    """One that knows a stranger's key gets no introduction, and says what it thinks of that."""
+    signer = Signer(tmp_path)
+    former = signer.signer
+    signer.change_key()
+    edges = [FakeEdge({"hello": {"signer": known}}) for known in (former, "ssh-ed25519 " + "A" * 68)]
+    for edge in edges:
+        session(edge, tmp_path).deliver(shown)
+    introductions = [edge.asked[1]["introduction"] for edge in edges]
+
+    assert [edge.asked[1]["signer"] for edge in edges] == [signer.signer] * 2
+    check_signature(former, KEYS, signer.signer, introductions[0])
+    assert introductions[1] is None
 
 
 def test_an_unreachable_edge_is_tried_once(shown: Publication, tmp_path: Path) -> None:
@@ -123,14 +175,14 @@ def test_an_edge_that_is_lost_in_mid_run_is_not_tried_again(shown: Publication, 
         edge_session = session(edge, tmp_path)
         assert [type(edge_session.deliver(shown).error) for _ in range(2)] == [type(edge.lies["begin"])] * 2
 
-    assert [request["ask"] for request in lost.asked] == ["hello", "begin"]
-    assert [request["ask"] for request in refusing.asked] == ["hello", "begin", "begin"]
+    assert [request["ask"] for request in lost.asked] == ["hello", "trust", "begin"]
+    assert [request["ask"] for request in refusing.asked] == ["hello", "trust", "begin", "begin"]
 
 
 def test_an_edge_that_was_left_alone_for_long_is_called_anew(shown: Publication, tmp_path: Path) -> None:
     """A run that fetched for an hour finds its receiver ended; it starts another, and nobody hears of it."""
     edge, now = FakeEdge(), [0.0]
-    edge_session = EdgeSession(local_edge(Path("/srv/edge")), edge, Store(tmp_path), clock=lambda: now[0])
+    edge_session = EdgeSession(local_edge(Path("/srv/edge")), edge, here(tmp_path), clock=lambda: now[0])
     newer = publication(tmp_path, {**FILES, "README.md": b"# newer\n"})
     first = edge_session.deliver(shown)
     now[0] = 3600
@@ -177,6 +229,9 @@ def test_an_edge_without_rsync_is_refused_at_once(shown: Publication, tmp_path: 
     [
         ("hello", {"state": None}),
         ("hello", {"state": {REPO.path: 7}}),
+        ("hello", {"state": {REPO.path: {"serial": -1, "parts": {}}}}),
+        ("hello", {"state": {REPO.path: {"serial": 1 << 50, "parts": {}}}}),
+        ("hello", {"state": {REPO.path: {"serial": 1, "parts": []}}}),
         ("begin", {"missing": [["sha256", "f" * 64, 5, 0]]}),
         ("begin", {"missing": [["sha256", "../../etc", 5, 0]]}),
         ("begin", {"missing": None}),

@@ -17,6 +17,9 @@ from mirrortools.errors import EdgeRefused
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
 from mirrortools.model import Blob, Publication
 from mirrortools.receiver import Receiver, serve
+from mirrortools.signatures import fingerprint
+from mirrortools.signing import Signer
+from mirrortools.statements import LIFETIME_S, Signed
 from mirrortools.store import Store
 from mirrortools.tree import Tree
 from tests.delivery import REPO, noise, publication, served_files, sha256_blob
@@ -40,8 +43,19 @@ def adopt(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:
     return receiver.answer({"ask": "adopt", "repo": REPO.path, "blobs": items(*blobs)})
 
 
-def publish(receiver: Receiver, shown: Publication) -> dict[str, Any]:
-    return receiver.answer({"ask": "publish", "publication": shown.to_json()})
+def publish(receiver: Receiver, shown: Publication, signed: Signed, **more: Any) -> dict[str, Any]:
+    document = {**shown.to_json(), **more}
+    return receiver.answer({"ask": "publish", "publication": document, "signed": signed.to_json()})
+
+
+def trust(receiver: Receiver, signer: str, introduction: str | None = None) -> dict[str, Any]:
+    return receiver.answer({"ask": "trust", "signer": signer, "introduction": introduction})
+
+
+def state(receiver: Receiver) -> dict[str, Any]:
+    answer = receiver.answer({"ask": "state", "repos": [REPO.path]})["state"][REPO.path]
+    assert isinstance(answer, dict)
+    return answer
 
 
 @pytest.fixture
@@ -51,10 +65,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def receiver(root: Path) -> Iterator[Receiver]:
-    """A receiver that was greeted."""
+def signer(tmp_path: Path) -> Signer:
+    """The origin's key."""
+    return Signer(tmp_path / "origin")
+
+
+@pytest.fixture
+def receiver(root: Path, signer: Signer) -> Iterator[Receiver]:
+    """A receiver that was greeted, and believes the origin."""
     receiver = Receiver(root)
     assert "error" not in hello(receiver)
+    assert trust(receiver, signer.signer) == {}
     yield receiver
     receiver.close()
 
@@ -72,18 +93,20 @@ def bring(receiver: Receiver, shown: Publication, origin: Path) -> dict[str, Any
         blob = next(blob for blob in shown.blobs if blob.digest == digest)
         (receiver.root / begun["folder"] / digest).write_bytes(Store(origin).path(blob).read_bytes())
     assert adopt(receiver, *shown.blobs) == {"bad": []}
-    return publish(receiver, shown)
+    return publish(receiver, shown, Signer(origin).signed(shown))
 
 
 def test_a_whole_delivery_is_served_and_leaves_nothing_in_incoming(
-    receiver: Receiver, shown: Publication, tmp_path: Path
+    receiver: Receiver, shown: Publication, signer: Signer, tmp_path: Path
 ) -> None:
-    """begin, adopt, publish: the files are served, state says so, incoming is empty."""
+    """begin, adopt, publish: the files are served, state says so, incoming is empty, the statement can be read."""
     answer = bring(receiver, shown, tmp_path / "origin")
+    signed = signer.signed(shown)
 
-    assert answer == {"changed": True, "state": shown.digests()}
+    assert answer == {"changed": True, "state": {"serial": signed.statement.serial, "parts": shown.digests()}}
     assert served_files(receiver.root, shown) == FILES
-    assert receiver.answer({"ask": "state", "repos": [REPO.path]}) == {"state": {REPO.path: shown.digests()}}
+    assert state(receiver) == answer["state"]
+    assert Tree(receiver.root).statement(REPO) == signed
     assert list((receiver.root / "state" / "incoming").iterdir()) == []
 
 
@@ -94,10 +117,10 @@ def test_an_edge_that_keeps_an_older_commit_holds_the_new_publication_too(
     bring(receiver, shown, tmp_path / "origin")
     newer = publication(tmp_path / "origin", {**FILES, "README.md": b"# newer\n"})
     bring(receiver, newer, tmp_path / "origin")
-    state = receiver.answer({"ask": "state", "repos": [REPO.path]})["state"][REPO.path]
+    parts = state(receiver)["parts"]
 
-    assert newer.digests().items() < state.items()
-    assert not shown.digests().items() <= state.items()
+    assert newer.digests().items() < parts.items()
+    assert not shown.digests().items() <= parts.items()
 
 
 def test_begin_says_how_much_of_each_missing_blob_arrived_before(receiver: Receiver, shown: Publication) -> None:
@@ -159,10 +182,12 @@ def test_an_incoming_folder_that_leads_elsewhere_is_refused(receiver: Receiver, 
     assert (elsewhere / "precious").exists()
 
 
-def test_publishing_without_the_blobs_is_refused_and_shows_nothing(receiver: Receiver, shown: Publication) -> None:
-    """What was not hashed here does not become visible."""
+def test_publishing_without_the_blobs_is_refused_and_shows_nothing(
+    receiver: Receiver, shown: Publication, signer: Signer
+) -> None:
+    """What was not hashed here does not become visible, rightly signed or not."""
     begin(receiver, *shown.blobs)
-    answer = publish(receiver, shown)
+    answer = publish(receiver, shown, signer.signed(shown))
 
     assert answer["error"] == "EdgeRefused"
     assert "blobs are not here" in answer["text"]
@@ -170,9 +195,9 @@ def test_publishing_without_the_blobs_is_refused_and_shows_nothing(receiver: Rec
 
 
 @pytest.mark.parametrize("ask", ["adopt", "publish"])
-def test_nothing_is_changed_without_a_begin(receiver: Receiver, shown: Publication, ask: str) -> None:
+def test_nothing_is_changed_without_a_begin(receiver: Receiver, shown: Publication, signer: Signer, ask: str) -> None:
     """Adopt and publish need the repository's lock."""
-    answer = adopt(receiver) if ask == "adopt" else publish(receiver, shown)
+    answer = adopt(receiver) if ask == "adopt" else publish(receiver, shown, signer.signed(shown))
 
     assert answer["error"] == "EdgeRefused"
     assert "without a begin" in answer["text"]
@@ -218,11 +243,103 @@ def test_a_damaged_publication_counts_as_absent(receiver: Receiver, shown: Publi
     """When the tree's own record cannot be read, the edge says that it holds nothing, and is filled again."""
     bring(receiver, shown, tmp_path / "origin")
     next((receiver.root / "public").glob("models/**/manifest.json")).write_bytes(b"{")
-    state = receiver.answer({"ask": "state", "repos": [REPO.path]})
+    damaged = state(receiver)["parts"]
     bring(receiver, shown, tmp_path / "origin")
 
-    assert state == {"state": {REPO.path: {}}}
-    assert receiver.answer({"ask": "state", "repos": [REPO.path]}) == {"state": {REPO.path: shown.digests()}}
+    assert damaged == {}
+    assert state(receiver)["parts"] == shown.digests()
+
+
+# Who is believed
+
+
+def test_nothing_is_shown_that_the_origin_did_not_sign(
+    receiver: Receiver, shown: Publication, signer: Signer, tmp_path: Path
+) -> None:
+    """Another key, another publication, changed words, no signature: who has the push key alone can show nothing."""
+    bring(receiver, shown, tmp_path / "origin")
+    other = publication(tmp_path / "thief", {**FILES, "README.md": b"# evil\n"})
+    stolen, forged = signer.signed(shown), Signer(tmp_path / "thief").signed(other)
+    later = stolen.text.replace(f'"expires_at":{stolen.statement.expires_at}', '"expires_at":9999999999')
+    answers = []
+    for what, said in [
+        (other, forged),
+        (other, stolen),
+        (other, Signed(forged.text, stolen.signature)),
+        (shown, Signed(later, stolen.signature)),
+        (shown, Signed(stolen.text, "")),
+        (shown, Signed("{}", stolen.signature)),
+    ]:
+        begin(receiver)
+        answers.append(publish(receiver, what, said))
+
+    assert {answer["error"] for answer in answers} == {"IntegrityError"}
+    assert served_files(receiver.root, shown) == FILES
+    assert Tree(receiver.root).statement(REPO) == stolen
+
+
+def test_an_older_statement_is_not_followed(
+    receiver: Receiver, shown: Publication, signer: Signer, tmp_path: Path
+) -> None:
+    """What the origin said before is rightly signed, and refused: the state of then cannot be replayed."""
+    bring(receiver, shown, tmp_path / "origin")
+    before = signer.signed(shown)
+    newer = publication(tmp_path / "origin", {**FILES, "README.md": b"# newer\n"})
+    bring(receiver, newer, tmp_path / "origin")
+    begin(receiver)
+    answer = publish(receiver, shown, before)
+
+    assert answer["error"] == "EdgeRefused"
+    assert f"number {before.statement.serial}, and number {signer.signed(newer).statement.serial} was" in answer["text"]
+    assert served_files(receiver.root, newer)["README.md"] == b"# newer\n"
+
+
+def test_a_statement_whose_time_ran_out_is_not_followed(
+    root: Path, shown: Publication, signer: Signer, tmp_path: Path
+) -> None:
+    """Who holds an edge back cannot fill it with an old state a year later."""
+    receiver = Receiver(root, lambda: signer.signed(shown).statement.issued_at + LIFETIME_S + 5)
+    hello(receiver)
+    trust(receiver, signer.signer)
+    answer = bring(receiver, shown, tmp_path / "origin")
+    receiver.close()
+
+    assert answer["error"] == "EdgeRefused"
+    assert "ran out 5 s ago" in answer["text"]
+    assert Tree(root).refs(REPO) == {}
+
+
+def test_the_first_key_is_kept_and_another_needs_its_introduction(
+    receiver: Receiver, shown: Publication, signer: Signer, tmp_path: Path
+) -> None:
+    """A stranger's key is refused with both fingerprints; a new key of the same origin comes signed by the former."""
+    stranger = Signer(tmp_path / "thief")
+    refused = trust(receiver, stranger.signer)
+    lied = trust(receiver, stranger.signer, stranger.introduce(stranger.signer) or "nobody's word")
+    known = signer.signer
+    signer.change_key()
+    accepted = trust(receiver, signer.signer, signer.introduce(known))
+    shown_now = bring(receiver, shown, tmp_path / "origin")
+
+    assert (refused["error"], lied["error"]) == ("EdgeRefused", "IntegrityError")
+    assert fingerprint(known) in refused["text"]
+    assert fingerprint(stranger.signer) in refused["text"]
+    assert accepted == {}
+    assert shown_now["changed"]
+
+
+def test_manifests_that_are_here_need_not_travel(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """A publication with a commit that the edge has names it only; one that it has not must come."""
+    bring(receiver, shown, tmp_path / "origin")
+    signed = Tree(receiver.root).statement(REPO)
+    assert signed
+    answers = []
+    for document in (shown.to_json(held=set(shown.manifests)), {**shown.to_json(), "manifests": {"0" * 40: None}}):
+        begin(receiver)
+        answers.append(receiver.answer({"ask": "publish", "publication": document, "signed": signed.to_json()}))
+
+    assert "error" not in answers[0]
+    assert answers[1]["error"] == "HostileTree"
 
 
 HOSTILE_REQUESTS: list[dict[str, Any]] = [
@@ -244,6 +361,11 @@ HOSTILE_REQUESTS: list[dict[str, Any]] = [
     {"ask": "publish"},
     {"ask": "publish", "publication": []},
     {"ask": "publish", "publication": {"repo": REPO.path, "refs": {}, "manifests": {}, "git": None}},
+    {"ask": "publish", "publication": {"repo": REPO.path}, "signed": {"statement": 7, "signature": None}},
+    {"ask": "trust"},
+    {"ask": "trust", "signer": "ssh-ed25519 AAAA"},
+    {"ask": "trust", "signer": 'x" cert-authority ssh-ed25519 ' + "A" * 68},
+    {"ask": "trust", "signer": "ssh-ed25519 " + "A" * 68, "introduction": 7},
 ]
 
 
@@ -252,29 +374,31 @@ def test_hostile_requests_are_refused(receiver: Receiver, request_: dict[str, An
     """Paths, types and numbers that no origin sends are answered by an error, and the receiver goes on."""
     answer = receiver.answer(request_)
 
-    assert answer["error"] in ("EdgeRefused", "HostileTree", "ConfigError")
+    assert answer["error"] in ("EdgeRefused", "HostileTree", "ConfigError", "IntegrityError")
     assert receiver.answer({"ask": "ping"}) == {}
 
 
-def test_a_publication_with_a_path_that_leaves_its_folder_is_refused(receiver: Receiver, shown: Publication) -> None:
+def test_a_publication_with_a_path_that_leaves_its_folder_is_refused(
+    receiver: Receiver, shown: Publication, signer: Signer
+) -> None:
     """The edge checks the manifest's paths itself."""
-    document = shown.to_json()
-    [manifest] = document["manifests"].values()
+    manifests = shown.to_json()["manifests"]
+    [manifest] = manifests.values()
     manifest["files"]["../../../escape"] = manifest["files"].pop("README.md")
     begin(receiver, *shown.blobs)
-    answer = receiver.answer({"ask": "publish", "publication": document})
+    answer = publish(receiver, shown, signer.signed(shown), manifests=manifests)
 
     assert answer["error"] == "HostileTree"
     assert "../../../escape" in answer["text"]
 
 
-def test_text_that_cannot_be_written_is_refused(receiver: Receiver, shown: Publication) -> None:
+def test_text_that_cannot_be_written_is_refused(receiver: Receiver, shown: Publication, signer: Signer) -> None:
     """Half a surrogate pair in a title is JSON, but not text."""
-    document = shown.to_json()
-    [manifest] = document["manifests"].values()
+    manifests = shown.to_json()["manifests"]
+    [manifest] = manifests.values()
     manifest["title"] = "\ud800"
     begin(receiver, *shown.blobs)
-    answer = receiver.answer({"ask": "publish", "publication": document})
+    answer = publish(receiver, shown, signer.signed(shown), manifests=manifests)
 
     assert answer["error"] == "EdgeRefused"
 
@@ -375,13 +499,15 @@ def test_a_malformed_frame_gets_a_last_word(root: Path) -> None:
 
 
 requests = st.fixed_dictionaries(
-    {"ask": st.sampled_from(["hello", "state", "begin", "adopt", "publish", "ping", "else"]) | json_values},
+    {"ask": st.sampled_from(["hello", "state", "begin", "adopt", "publish", "trust", "ping", "else"]) | json_values},
     optional={
         "version": st.just(PROTOCOL_VERSION) | json_values,
         "repo": st.just(REPO.path) | json_values,
         "repos": st.lists(st.just(REPO.path) | st.text()) | json_values,
         "blobs": st.lists(st.tuples(st.just("sha256"), st.just("a" * 64), json_values).map(list)) | json_values,
-        "publication": json_values,
+        "publication": json_values | st.just({"repo": REPO.path}),
+        "signed": json_values | st.just({"statement": "{}", "signature": ""}),
+        "signer": json_values,
     },
 )
 

@@ -71,7 +71,7 @@ def test_the_receiver_answers(edge: Edge, tmp_path: Path) -> None:
         answer = session.ask({"ask": "hello", "version": PROTOCOL_VERSION, "caller": "origin", "repos": [REPO.path]})
 
     assert answer["version"] == PROTOCOL_VERSION
-    assert answer["state"] == {REPO.path: {}}
+    assert answer["state"] == {REPO.path: {"serial": 0, "parts": {}}}
     assert answer["free_bytes"] > 0
     assert answer["rsync"]
     assert {path.name for path in tmp_path.iterdir()} <= {"edge", "state"}

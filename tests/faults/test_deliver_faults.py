@@ -21,7 +21,7 @@ from mirrortools.model import Blob, Publication, RepoId, quote_ref
 from mirrortools.store import Store
 from mirrortools.transports.local import LocalTransport
 from mirrortools.tree import Tree
-from tests.delivery import REPO, local_edge, noise, publication, served_files, small_disk, ssh_edge
+from tests.delivery import REPO, here, local_edge, noise, publication, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
@@ -234,7 +234,7 @@ def test_a_receiver_that_is_killed_anywhere_leaves_a_whole_revision(syscall: str
     for count in range(1, 60, 3):
         transport = KilledTransport(edge, origin / "state")
         transport.syscall, transport.count = syscall, count
-        session = EdgeSession(edge, transport, Store(origin))
+        session = EdgeSession(edge, transport, here(origin))
         delivery = session.deliver(shown)
         session.close()
         assert _served(root) in (old.refs, shown.refs)

@@ -1,0 +1,105 @@
+"""What this host signs for its edges: a statement for each publication, by the key in `<root>/state/keys`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from mirrortools.files import make_folder
+from mirrortools.model import Publication
+from mirrortools.signatures import KEYS, STATEMENTS, make_key, public_key, sign
+from mirrortools.statements import Signed, Statement, is_good_for, next_statement
+from mirrortools.store import write_error
+from mirrortools.tree import Tree
+
+KEY_FILE: Final = "signing"
+_FORMER: Final = "signing.former"
+
+
+class Signer:
+    """The signing key of one root, made when it is first needed. Thread-safe."""
+
+    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = root / "state" / "keys"
+        self._tree = Tree(root)
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._signer: str | None = None
+
+    @property
+    def key(self) -> Path:
+        """Where the private key lies."""
+        return self._folder / KEY_FILE
+
+    @property
+    def signer(self) -> str:
+        """The public key that edges know this host by. Raises StoreError."""
+        with self._turn:
+            return self._own()
+
+    def signed(self, publication: Publication, after: int = 0) -> Signed:
+        """A statement of this publication, its serial at least `after`: the last one while it is good, or a new one.
+
+        A new one lies in the tree before it is given. Raises StoreError, NoSpace.
+        """
+        with self._turn, self._alone():
+            last = self._tree.statement(publication.repo)
+            parts, now_s = publication.digests(), self._clock()
+            if last and last.statement.serial >= after and is_good_for(last.statement, parts, now_s):
+                return last
+            above = max(after, last.statement.serial if last else 0)
+            return self._sign(next_statement(publication.repo, parts, above, int(now_s)))
+
+    def _sign(self, statement: Statement) -> Signed:
+        self._own()
+        signed = Signed(statement.text, sign(self.key, STATEMENTS, statement.text))
+        self._tree.publish_statement(statement.repo, signed)
+        return signed
+
+    def introduce(self, known: str) -> str | None:
+        """The former key's signature of the present one, when `known` is the former one; None when it is not.
+
+        With it an edge that knows the former key accepts the present one. Raises StoreError.
+        """
+        former = self._folder / _FORMER
+        if not former.exists() or public_key(former) != known:
+            return None
+        return sign(former, KEYS, self.signer)
+
+    def change_key(self) -> None:
+        """Put a new key in the place of the present one, which is kept to introduce it. Raises StoreError."""
+        with self._turn, self._alone():
+            self._own()
+            former = self._folder / _FORMER
+            self.key.replace(former)
+            self._signer = None
+            self._own()
+
+    def _own(self) -> str:
+        if self._signer is None:
+            if not self.key.exists():
+                make_key(self.key)
+            self._signer = public_key(self.key)
+        return self._signer
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold other processes: two would make two keys, or two statements with one number."""
+        try:
+            make_folder(self._folder)
+            lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise write_error(self._folder, error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise write_error(self._folder, error) from error
+        finally:
+            os.close(lock)
