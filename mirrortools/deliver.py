@@ -182,6 +182,22 @@ class EdgeSession:
             self._used_s = self._clock()
             return meter.delivery(changed, error)
 
+    def ask(self, repo: RepoId, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Ask the receiver about a repository. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
+        with self._turn:
+            try:
+                return self._opened(repo).ask(request)
+            except MirrorError as failure:
+                self._give_up_if_unreachable(failure)
+                raise
+            finally:
+                self._used_s = self._clock()
+
+    def held(self, repo: RepoId) -> Held:
+        """What the edge says that it shows of a repository. Raises EdgeError."""
+        with self._turn:
+            return self._held_of(self._opened(repo), repo)
+
     def close(self) -> None:
         """End the receiver on the edge."""
         with self._turn:
@@ -423,6 +439,10 @@ class EdgePool:
         self._sessions = {
             name: EdgeSession(edge, transport_to(edge, state), here, repos) for name, edge in edges.items()
         }
+
+    def session(self, edge: str) -> EdgeSession:
+        """The run's session with one edge."""
+        return self._sessions[edge]
 
     def deliver(
         self, publication: Publication, edges: Sequence[str], progress: Progress = no_progress

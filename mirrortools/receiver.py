@@ -10,7 +10,8 @@ our own modules alone, and it writes nothing outside its root:
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
-while rsync works. Every request is checked here, because the key that sent it may be stolen.
+while rsync works. `audit`, `links` and `prove` look again at what is here. Every request is checked here, because the
+key that sent it may be stolen.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
+from mirrortools.audit import Audit, Sample
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
@@ -41,6 +43,7 @@ from mirrortools.trust import Trust
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
+_FEW_PATHS: Final = 10
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Request = Mapping[str, Any]
@@ -55,6 +58,7 @@ class Receiver:
         self._store = Store(root)
         self._tree = Tree(root)
         self._trust = Trust(root)
+        self._audit = Audit(root)
         self._clock = clock
         self._caller = ""
         self._lock: RepositoryLock | None = None
@@ -65,6 +69,9 @@ class Receiver:
             "begin": self._begin,
             "adopt": self._adopt,
             "publish": self._publish,
+            "audit": self._look_again,
+            "links": self._links,
+            "prove": self._prove,
             "ping": lambda _: {},
         }
 
@@ -197,6 +204,34 @@ class Receiver:
         shutil.rmtree(self._incoming(repo))
         self.close()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
+
+    def _look_again(self, request: Request) -> Answer:
+        """Hash blobs that are here again; bad ones leave the store when the origin is about to bring them anew."""
+        with _refused_when_malformed():
+            blobs, set_aside = _blobs(request["blobs"]), bool(request["set_aside"])
+        bad = self._audit.bad_blobs(blobs)
+        for blob in bad if set_aside else ():
+            self._audit.set_aside(blob)
+        return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
+
+    def _links(self, request: Request) -> Answer:
+        """Compare what is served of a repository with its manifests."""
+        with _refused_when_malformed():
+            repo, forget = _repo(request["repo"]), bool(request["set_aside"])
+        publication = self._tree.publication(repo)
+        wrong = {}
+        for commit, manifest in publication.manifests.items() if publication else ():
+            if paths := self._audit.wrong_links(manifest):
+                wrong[commit] = paths[:_FEW_PATHS]
+                if forget:
+                    self._audit.forget(manifest)
+        return {"wrong": wrong}
+
+    def _prove(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            samples = [Sample(_blobs([item[:3]])[0], int(item[3]), int(item[4])) for item in request["samples"]]
+            nonce = str(request["nonce"])
+        return {"proofs": self._audit.prove(samples, nonce)}
 
     def _held(self, repo: RepoId, commit: str) -> Manifest | None:
         return self._tree.manifest(Revision(repo, commit))

@@ -183,6 +183,27 @@ class Tree:
                 write_file(meta / "refs.json", _json(hubapi.refs(commits)))
         return bool(damaged)
 
+    def wrong_links(self, manifest: Manifest) -> list[str]:
+        """The files of a revision whose links do not lead where its manifest says, in a stable order."""
+        final = f"{manifest.revision.repo.path}/commits/{manifest.revision.commit}"
+        return sorted(path for path, entry in manifest.files.items() if self._leads(final, path) != entry.blob.path)
+
+    def _leads(self, final: str, path: str) -> str | None:
+        """The blob's path that a link leads to, when it has the form of ours."""
+        link = f"{final}/{path}"
+        try:
+            target = os.readlink(f"{self.public}/{link}")  # noqa: PTH115  (of every file of a revision)
+        except OSError:
+            return None
+        up = "../" * link.count("/")
+        return target.removeprefix(up) if target.startswith(up) else None
+
+    def forget(self, revision: Revision) -> None:
+        """Take away the record of a revision, which is published anew when it is wanted. Raises StoreError."""
+        record = self._folder(revision.repo) / "meta" / revision.commit / "manifest.json"
+        with _writing(record):
+            record.unlink(missing_ok=True)
+
     def repositories(self) -> Iterator[RepoId]:
         """Every repository whose refs were published."""
         for kind in KINDS:

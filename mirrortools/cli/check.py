@@ -1,0 +1,106 @@
+"""`mirrortool check`: whether what is served is what its name says, here and on edges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from mirrortools.audit import Subset
+from mirrortools.check import Examination, Examined
+from mirrortools.check import check as run_check
+from mirrortools.cli import Invocation, exit_statuses, print_json
+from mirrortools.cli.choice import Choice, choosing
+from mirrortools.errors import EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
+from mirrortools.text import count, size, span
+
+EXAMINING = (IntegrityError, StoreError, EdgeUnreachable, EdgeRefused)
+
+
+def _subset(_context: click.Context, _option: click.Parameter, text: str) -> Subset:
+    return Subset.parse(text)
+
+
+@click.command(epilog=exit_statuses(*EXAMINING))
+@click.option("--edge", "edges", multiple=True, metavar="EDGE", help="Examine this edge instead; repeatable.")
+@click.option(
+    "--subset", default="1/1", callback=_subset, metavar="N/T", help="Only the N-th of T equal parts of the blobs."
+)
+@click.option("--repair", is_flag=True, help="Take away what is bad, and bring it again.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; sizes in bytes.")
+@choosing
+@click.pass_context
+def check(
+    context: click.Context,
+    invocation: Invocation,
+    edges: tuple[str, ...],
+    subset: Subset,
+    repair: bool,
+    as_json: bool,
+    choice: Choice,
+) -> int:
+    """Hash every blob that is served, and compare every link with its manifest.
+
+    An edge does this by itself and answers what is wrong there. A part N/T each night reads everything in T nights.
+    With --repair, bad blobs go to state/quarantine, and a sync (here) or a delivery (an edge) brings them again.
+    """
+    repositories = choice.of(invocation.config)
+    invocation.when_stopped = "nothing was changed" if not repair else "run it again; `mirrortool sync` brings the rest"
+    found = told(run_check(repositories, invocation.config, Examination(subset, repair), edges), as_json)
+    bad = sorted({str(examined.repo) for examined in found if examined.findings})
+    if repair and bad:
+        return _bring_again(context, edges, bad, as_json)
+    return status_of(found)
+
+
+def told(examinations: Iterable[Examined], as_json: bool) -> list[Examined]:
+    """Tell each examination as it ends, or all of them at last as JSON; give them."""
+    found, began_s = [], time.monotonic()
+    for examined in examinations:
+        found.append(examined)
+        if not as_json:
+            _tell(examined, time.monotonic() - began_s)
+        began_s = time.monotonic()
+    if as_json:
+        print_json([_document(examined) for examined in found])
+    return found
+
+
+def _tell(examined: Examined, duration_s: float) -> None:
+    name = str(examined.repo) if examined.edge is None else f"{examined.repo}: edge {examined.edge}"
+    if examined.failure:
+        click.echo(f"{name}: not examined: {examined.failure}")
+        return
+    amount = f"{count(examined.blobs, 'blob')}, {size(examined.size_bytes)} read ({span(duration_s)})"
+    click.echo(f"{name}: {'BAD' if examined.findings else 'in order'}: {amount}")
+    for finding in examined.findings:
+        click.echo(f"  {finding}")
+
+
+def _document(examined: Examined) -> dict[str, Any]:
+    return {
+        "repo": str(examined.repo),
+        "edge": examined.edge,
+        "blobs": examined.blobs,
+        "size_bytes": examined.size_bytes,
+        "findings": list(examined.findings),
+        "error": str(examined.failure) if examined.failure else None,
+    }
+
+
+def status_of(found: Sequence[Examined]) -> int:
+    """The exit status: that of the first thing that is wrong, or 0."""
+    errors: list[MirrorError] = [examined.error for examined in found if examined.error]
+    return errors[0].exit_status if errors else 0
+
+
+def _bring_again(context: click.Context, edges: tuple[str, ...], repos: Sequence[str], as_json: bool) -> int:
+    """Run the sync or the delivery that an operator would run."""
+    from mirrortools.cli.sync import deliver, sync
+
+    chosen = {"repos": tuple(repos), "jobs": (), "every": False, "as_json": as_json}
+    if edges:
+        return int(context.invoke(deliver, edges=edges, **chosen))
+    return int(context.invoke(sync, only=(), no_deliver=True, dry_run=False, edges=(), **chosen))

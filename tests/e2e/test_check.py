@@ -1,0 +1,160 @@
+"""`mirrortool check` and `edge audit` as an operator uses them, with a real sshd and edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from mirrortools.store import Store
+from tests.delivery import noise, sha256_blob
+from tests.mirror import Mirror, served
+from tests.servers.sshd import Sshd
+
+REPO = "acme/tiny"
+ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
+FILES = {"model.safetensors": noise(3 << 20, 1), "README.md": b"# tiny\n"}
+SERVED = {**FILES, ".gitattributes": ATTRIBUTES}
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One sshd, behind which lie the edges of this file."""
+    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
+        yield server
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, sshd: Sshd) -> Mirror:
+    """An origin with one repository, and one edge that has it."""
+    source = tmp_path / "models" / REPO
+    source.mkdir(parents=True)
+    for name, content in FILES.items():
+        (source / name).write_bytes(content)
+    made = Mirror(tmp_path / "origin", f"dir://{tmp_path}/models")
+    url = sshd.url(quote(str(tmp_path / "bj1")))
+    keys = {"identity_file": str(sshd.identity_file), "known_hosts": str(sshd.known_hosts)}
+    made.settings["edges"] = {"bj1": {"url": url, **keys}}
+    made.job["edges"] = ["bj1"]
+    made.add(REPO)
+    made.sync()
+    return made
+
+
+def rot(root: Path) -> None:
+    """Flip a byte of the model, with size and time as they were."""
+    path = Store(root).path(sha256_blob(FILES["model.safetensors"]))
+    content = bytearray(path.read_bytes())
+    content[2 << 20] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(0o444)
+
+
+def test_what_is_in_order_is_said_to_be(mirror: Mirror) -> None:
+    """Every blob here and on the edge was read; status 0."""
+    here = mirror.run("check", "--all", "--json")
+    edge = mirror.run("check", "--all", "--edge", "bj1", "--json")
+    parts = [mirror.run("check", "--all", "--subset", f"{n}/2", "--json").json[0]["blobs"] for n in (1, 2)]
+    text = mirror.run("check", "--all").stdout
+
+    assert (here.status, edge.status) == (0, 0)
+    assert [(d["edge"], d["findings"], d["error"]) for d in here.json + edge.json] == [
+        (None, [], None),
+        ("bj1", [], None),
+    ]
+    assert here.json[0]["size_bytes"] == edge.json[0]["size_bytes"] > 3 << 20
+    assert sum(parts) == here.json[0]["blobs"]
+    assert "acme/tiny: in order" in text
+
+
+def test_rot_on_the_origin_is_found_and_repaired(mirror: Mirror) -> None:
+    """Rsync and stat see nothing; check names the file, and with --repair it comes again from the source."""
+    rot(mirror.root)
+    unseen = mirror.sync()
+    found = mirror.fails("check", "--all")
+    repaired = mirror.run("check", "--all", "--repair")
+
+    assert not unseen["changed"]
+    assert found.status == 20
+    assert "model.safetensors: expected sha256" in found.stdout
+    assert repaired.status == 0, repaired
+    assert mirror.served(REPO) == SERVED
+    assert mirror.run("check", "--all").status == 0
+
+
+def test_rot_on_an_edge_is_found_and_repaired(mirror: Mirror, tmp_path: Path) -> None:
+    """A plain delivery sees nothing; the edge itself finds it, and gets the blob again."""
+    rot(tmp_path / "bj1")
+    unseen = mirror.run("deliver", "--all", "--json").json
+    found = mirror.fails("check", "--all", "--edge", "bj1")
+    repaired = mirror.run("check", "--all", "--edge", "bj1", "--repair")
+
+    assert unseen[0]["deliveries"][0]["sent_bytes"] == 0
+    assert found.status == 20
+    assert "edge bj1: BAD" in found.stdout
+    assert "model.safetensors: expected sha256" in found.stdout
+    assert repaired.status == 0, repaired
+    assert served(tmp_path / "bj1", REPO) == SERVED
+    assert mirror.run("check", "--all", "--edge", "bj1").status == 0
+
+
+def test_an_audit_finds_an_edge_without_the_bytes(mirror: Mirror, tmp_path: Path) -> None:
+    """Random ranges are proved; an edge whose model is another one cannot."""
+    fine = mirror.run("edge", "audit", "--all", "--json")
+    path = Store(tmp_path / "bj1").path(sha256_blob(FILES["model.safetensors"]))
+    path.chmod(0o644)
+    path.write_bytes(noise(3 << 20, 9))
+    found = mirror.fails("edge", "audit", "--all")
+
+    assert fine.status == 0
+    assert fine.json[0]["size_bytes"] > 1 << 20
+    assert found.status == 20
+    assert "model.safetensors: holds other bytes from " in found.stdout
+
+
+def test_an_edge_that_is_behind_is_told(mirror: Mirror, tmp_path: Path) -> None:
+    """What it holds is in order, but it is not what this host serves."""
+    (tmp_path / "models" / REPO / "README.md").write_bytes(b"# newer\n")
+    mirror.sync("--no-deliver")
+    (found,) = mirror.run("edge", "audit", "--all", "--samples", "1", "--json").json
+    checked = mirror.fails("check", "--all", "--edge", "bj1")
+
+    assert found["findings"]
+    assert "README.md: is not there" in checked.stdout
+
+
+def test_an_edge_that_is_down_is_told_apart(mirror: Mirror) -> None:
+    """It was not examined, which is not the same as bad."""
+    mirror.settings["edges"]["bj1"]["url"] = "ssh://mirror@127.0.0.1:1/srv/x"
+    ended = mirror.fails("check", "--all", "--edge", "bj1")
+
+    assert ended.status == 40
+    assert "not examined: edge bj1: ssh could not reach" in ended.stdout
+
+
+def test_edges_are_listed(mirror: Mirror) -> None:
+    """Name, place, and how much each is to have."""
+    assert mirror.run("edge", "list").stdout.startswith("bj1  ssh://")
+    assert mirror.run("edge", "list", "--json").json[0]["repositories"] == 1
+
+
+def test_a_changed_key_reaches_the_edges_by_the_next_delivery(mirror: Mirror, tmp_path: Path) -> None:
+    """The former key introduces it; what was published stays so; an edge that missed it says what to do."""
+    changed = mirror.run("edge", "change-key")
+    (source,) = (tmp_path / "models" / REPO).glob("README.md")
+    source.write_bytes(b"# newer\n")
+    after = mirror.sync()
+    mirror.run("edge", "change-key")
+    mirror.run("edge", "change-key")
+    source.write_bytes(b"# newest\n")
+    missed = mirror.fails("sync", "--all")
+
+    assert changed.status == 0
+    assert "SHA256:" in changed.stdout
+    assert after["deliveries"][0]["error"] is None
+    assert served(tmp_path / "bj1", REPO)["README.md"] == b"# newer\n"
+    assert missed.status == 41
+    assert "remove this file on the edge and run again" in missed.stderr
