@@ -15,7 +15,8 @@ from typing import Any, Final, Protocol
 
 from mirrortools.audit import Audit, Sample, Subset
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import EdgePool, EdgeSession, understood
+from mirrortools.deliver import EdgePool, EdgeSession
+from mirrortools.errand import understood
 from mirrortools.errors import IntegrityError, MirrorError, StoreError
 from mirrortools.model import Blob, Publication, RepoId
 from mirrortools.resolve import Place

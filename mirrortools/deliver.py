@@ -6,9 +6,8 @@ All edges are served at once, a thread for each, and one that fails does not hol
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from socket import gethostname
@@ -17,66 +16,58 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from mirrortools.config import EdgeConfig
-from mirrortools.errors import (
-    EdgeRefused,
-    EdgeUnreachable,
-    IntegrityError,
-    MirrorError,
-    NoSpace,
-    StoreError,
-    UpstreamError,
-)
+from mirrortools.deltas import LEAST_BYTES, Deltas
+from mirrortools.errand import Delivery, Errand, Meter, Progress, no_progress, understood
+from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.frames import PROTOCOL_VERSION
-from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.model import Blob, Publication, RepoId, Revision
 from mirrortools.signing import Signer
 from mirrortools.statements import Signed
-from mirrortools.store import Store, hash_file
-from mirrortools.text import size
-from mirrortools.transports import Batch, Session, Transport, receiver_archive, transport_to
+from mirrortools.store import Store
+from mirrortools.transports import Session, Transport, receiver_archive, transport_to
+from mirrortools.tree import Tree
 
-PING_INTERVAL_S: Final = 60
 # A receiver ends when nobody asks for long (a run may fetch for hours between two deliveries); well before that, a
 # new one is started.
 MAX_IDLE_S: Final = 300
 # Statements are numbered by the time of their making, mostly: how far an edge's may be ahead of this host's clock.
 SERIALS_AHEAD_S: Final = 86400
-# Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
-_BYTES_PER_BLOB: Final = 8192
-_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
-
-Progress = Callable[[str, RepoId, int, int], None]
-"""Told an edge, a repository, how many bytes went out and how many are planned. Called from several threads."""
-
-
-def no_progress(edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """What came of one repository's delivery to one edge.
-
-    `blobs` and `bytes_planned` are what the edge lacked, `bytes_sent` what left this host as content and rsync's
-    protocol; after an error it is the content that rsync had counted. `changed` is whether the edge shows another thing
-    than before.
-    """
-
-    edge: str
-    repo: RepoId
-    changed: bool
-    blobs: int
-    bytes_planned: int
-    bytes_sent: int
-    duration_s: float
-    error: MirrorError | None = None
+# How many of the revisions that an edge has are looked through for older blobs.
+_OLDER_REVISIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What deliveries are made of: the blobs of this host, and the key that it signs with."""
+    """What deliveries are made of: the blobs and revisions of this host, the key that it signs with, and deltas."""
 
     store: Store
+    tree: Tree
     signer: Signer
+    deltas: Deltas
+
+    @classmethod
+    def of(cls, root: Path) -> Here:
+        """Those of one root."""
+        return cls(Store(root), Tree(root), Signer(root), Deltas(root))
+
+    def older(self, publication: Publication, parts: Mapping[str, str]) -> dict[Blob, Blob]:
+        """For blobs of a publication: one that an edge with these `parts` has at the same path, or that is most alike.
+
+        Raises StoreError.
+        """
+        there = [commit for commit in parts if commit != "refs"]
+        latest = self.tree.latest(publication.repo, there, _OLDER_REVISIONS)
+        manifests = [m for c in latest if (m := self.tree.manifest(Revision(publication.repo, c)))]
+        by_path = {path: entry.blob for manifest in reversed(manifests) for path, entry in manifest.files.items()}
+        held = {blob for manifest in manifests for blob in manifest.blobs}
+        large = [blob for blob in held if blob.size >= LEAST_BYTES]
+        found: dict[Blob, Blob] = {}
+        for manifest in publication.manifests.values():
+            for path, entry in manifest.files.items():
+                if entry.blob.size >= LEAST_BYTES and entry.blob not in held:
+                    base = by_path.get(path) or self.deltas.most_alike(entry.blob, large)
+                    found |= {entry.blob: base} if base else {}
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,48 +91,6 @@ class Held:
     def shows(self, parts: Mapping[str, str], signed: Signed) -> bool:
         """Whether that is all of a publication, by its latest statement. Older commits besides do not matter."""
         return self.serial == signed.statement.serial and parts.items() <= self.parts.items()
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What an edge answers to `begin`: blobs that it lacks, how much of each it has from a broken delivery."""
-
-    lacking: Mapping[Blob, int]
-    folder: str
-    free_bytes: int
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any], asked: frozenset[Blob]) -> Holding:
-        """Read an answer about the blobs that were `asked` for. Raises ValueError, KeyError, TypeError."""
-        lacking = {Blob(str(a), str(d), int(size)): int(have) for a, d, size, have in document["missing"]}
-        folder = str(document["folder"])
-        if not lacking.keys() <= asked:
-            raise ValueError("it names blobs that were not asked for")
-        if not all(0 <= have <= blob.size for blob, have in lacking.items()):
-            raise ValueError("it has more of a blob than there is")
-        if not folder.startswith("state/incoming/") or ".." in folder:
-            raise ValueError(f"it wants files in {folder!r}")
-        return cls(lacking, folder, int(document["free_bytes"]))
-
-    @property
-    def incomplete(self) -> list[Blob]:
-        """The blobs of which bytes must be sent."""
-        return sorted(blob for blob, have in self.lacking.items() if have < blob.size or not blob.size)
-
-    @property
-    def bytes_planned(self) -> int:
-        """How much must be sent."""
-        return sum(blob.size - have for blob, have in self.lacking.items())
-
-
-def check_space(edge: str, root: Path, holding: Holding) -> None:
-    """Refuse a delivery that would fill an edge's disk. Raises NoSpace."""
-    needed = holding.bytes_planned + _BYTES_PER_BLOB * len(holding.lacking)
-    if needed > holding.free_bytes:
-        raise NoSpace(
-            f"edge {edge}: {size(needed)} are needed and {size(holding.free_bytes)} are free in {root}; "
-            "free some space there, or give the edge fewer repositories"
-        )
 
 
 class EdgeSession:
@@ -217,7 +166,8 @@ class EdgeSession:
         parts = publication.digests()
         if held.shows(parts, signed):
             return False
-        errand = Errand(self.edge, session, self._here.store, publication, signed, meter)
+        older = self._here.older(publication, held.parts)
+        errand = Errand(self.edge, session, self._here.store, publication, signed, meter, self._here.deltas, older)
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
@@ -280,154 +230,6 @@ class EdgeSession:
             self._session = None
 
 
-class Meter:
-    """Counts one delivery, and tells how far it is."""
-
-    def __init__(self, edge: str, repo: RepoId, progress: Progress) -> None:
-        self._edge = edge
-        self._repo = repo
-        self._progress = progress
-        self._started_s = time.monotonic()
-        self._sent_bytes = 0
-        self._batch_bytes = 0
-        self._blobs = 0
-        self._planned_bytes = 0
-
-    def plan(self, blobs: int, planned_bytes: int) -> None:
-        """Know what there is to do."""
-        self._blobs, self._planned_bytes = blobs, planned_bytes
-        self._progress(self._edge, self._repo, 0, planned_bytes)
-
-    def batch_at(self, content_bytes: int) -> None:
-        """Know how far the batch under way is."""
-        self._batch_bytes = content_bytes
-        self._progress(self._edge, self._repo, self._sent_bytes + content_bytes, self._planned_bytes)
-
-    def batch_done(self, wire_bytes: int) -> None:
-        """Know what a finished batch cost."""
-        self._sent_bytes += wire_bytes
-        self._batch_bytes = 0
-
-    def delivery(self, changed: bool, error: MirrorError | None) -> Delivery:
-        """What came of it."""
-        duration_s = time.monotonic() - self._started_s
-        sent_bytes = self._sent_bytes + self._batch_bytes
-        return Delivery(
-            self._edge, self._repo, changed, self._blobs, self._planned_bytes, sent_bytes, duration_s, error
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One repository on its way to one edge that was reached."""
-
-    edge: EdgeConfig
-    session: Session
-    store: Store
-    publication: Publication
-    signed: Signed
-    meter: Meter
-
-    def run(self, held: Container[str]) -> bool:
-        """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
-
-        `held` are the parts that it has: their manifests need not travel.
-        """
-        holding = self._begin()
-        self.meter.plan(len(holding.lacking), holding.bytes_planned)
-        check_space(self.edge.name, self.edge.root, holding)
-        bad = self._send_and_adopt(holding)
-        if bad:
-            self._check_own(bad)
-            # What the edge found wrong is gone there: the same files once more, whole.
-            bad = self._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes))
-        if bad:
-            reason = next(iter(bad.values()))
-            raise IntegrityError(
-                f"edge {self.edge.name}: {self.publication.repo}: {reason}, twice; "
-                f"look at the edge's disk and memory, then run `mirrortool deliver` again"
-            )
-        document = self.publication.to_json(held)
-        answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
-        return bool(answer.get("changed"))
-
-    def _check_own(self, bad: Iterable[Blob]) -> None:
-        """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""
-        for blob in bad:
-            path = self.store.path(blob)
-            got = hash_file(path, blob.algorithm)
-            if got != blob.digest:
-                raise IntegrityError(
-                    f"{path}: expected {blob.algorithm} {blob.digest}, got {got}: this host's own copy is damaged "
-                    f"(edge {self.edge.name} found it); remove that file and run `mirrortool sync` to fetch it again"
-                )
-
-    def _begin(self) -> Holding:
-        blobs = self.publication.blobs
-        answer = self.session.ask(self._request("begin", blobs))
-        with understood(self.edge.name):
-            return Holding.from_json(answer, blobs)
-
-    def _send_and_adopt(self, holding: Holding) -> dict[Blob, str]:
-        """Give the blobs that the edge found wrong, with its reasons."""
-        if not holding.lacking:
-            return {}
-        if holding.incomplete:
-            self._send(holding)
-        answer = self.session.ask(self._request("adopt", holding.lacking))
-        with understood(self.edge.name):
-            bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
-            if not bad.keys() <= holding.lacking.keys():
-                raise ValueError("it calls blobs bad that were not sent")
-            return bad
-
-    def _send(self, holding: Holding) -> None:
-        lost = [blob for blob in holding.incomplete if not self.store.has(blob)]
-        if lost:
-            raise StoreError(
-                f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
-                f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
-            )
-        present_bytes = sum(holding.lacking[blob] for blob in holding.incomplete)
-        progress = _Pinger(self.session, self.meter, present_bytes)
-        batch = Batch(holding.incomplete, self.store.public, holding.folder, progress)
-        self.meter.batch_done(self.session.send(batch).bytes_on_wire)
-
-    def _request(self, ask: str, blobs: Iterable[Blob]) -> dict[str, Any]:
-        items = [[blob.algorithm, blob.digest, blob.size] for blob in sorted(blobs)]
-        return {"ask": ask, "repo": self.publication.repo.path, "blobs": items}
-
-
-class _Pinger:
-    """Passes rsync's progress on, and lets the receiver know now and then that the origin is still there.
-
-    rsync counts what was there before as sent: `present_bytes`.
-    """
-
-    def __init__(self, session: Session, meter: Meter, present_bytes: int) -> None:
-        self._session = session
-        self._meter = meter
-        self._present_bytes = present_bytes
-        self._pinged_s = time.monotonic()
-
-    def __call__(self, sent_bytes: int) -> None:
-        self._meter.batch_at(max(0, sent_bytes - self._present_bytes))
-        if time.monotonic() - self._pinged_s > PING_INTERVAL_S:
-            self._pinged_s = time.monotonic()
-            self._session.ask({"ask": "ping"})
-
-
-@contextmanager
-def understood(edge: str) -> Iterator[None]:
-    """Turn an answer that makes no sense into EdgeRefused; no act belongs inside."""
-    try:
-        yield
-    except _MALFORMED as error:
-        raise EdgeRefused(f"edge {edge}: an answer that makes no sense: {error!r}") from error
-    except UpstreamError as error:
-        raise EdgeRefused(f"edge {edge}: an answer that makes no sense: {error}") from error
-
-
 class EdgePool:
     """The edges of one run. Use it as a context manager; `repos` are those that the run will deliver.
 
@@ -435,9 +237,9 @@ class EdgePool:
     """
 
     def __init__(self, edges: Mapping[str, EdgeConfig], root: Path, repos: Iterable[RepoId] = ()) -> None:
-        here, state, repos = Here(Store(root), Signer(root)), root / "state", tuple(repos)
+        self._here, state, repos = Here.of(root), root / "state", tuple(repos)
         self._sessions = {
-            name: EdgeSession(edge, transport_to(edge, state), here, repos) for name, edge in edges.items()
+            name: EdgeSession(edge, transport_to(edge, state), self._here, repos) for name, edge in edges.items()
         }
 
     def session(self, edge: str) -> EdgeSession:
@@ -467,6 +269,7 @@ class EdgePool:
         """End the receivers."""
         for session in self._sessions.values():
             session.close()
+        self._here.deltas.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,9 +9,9 @@ our own modules alone, and it writes nothing outside its root:
     state/keys/signer                               the public key of the origin that is believed
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
-repository's lock), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
-while rsync works. `audit`, `links` and `prove` look again at what is here. Every request is checked here, because the
-key that sent it may be stolen.
+repository's lock), `patch` (makes a blob out of an older one), `adopt`, `publish` (what the origin has signed; lets go
+of the lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here.
+Every request is checked here, because the key that sent it may be stolen.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
+from mirrortools.patch import check_steps, patch
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -67,6 +68,7 @@ class Receiver:
             "trust": self._believe,
             "state": self._state,
             "begin": self._begin,
+            "patch": self._patch,
             "adopt": self._adopt,
             "publish": self._publish,
             "audit": self._look_again,
@@ -183,6 +185,27 @@ class Receiver:
                 return None
         _remove(path)
         return problem
+
+    def _patch(self, request: Request) -> Answer:
+        """Make a blob in incoming out of one that is here and a file of new bytes; `adopt` will hash it.
+
+        What cannot be patched is told, so that the whole is sent.
+        """
+        with _refused_when_malformed():
+            repo = _repo(request["repo"])
+            blob, base, fresh = _blobs([request["blob"], request["base"], request["fresh"]])
+            steps = [(bool(is_new), int(offset), int(length)) for is_new, offset, length in request["steps"]]
+            check_steps(steps, blob, base, fresh)
+        self._require_begun(repo)
+        incoming = self._incoming(repo)
+        if not self._store.has(base):
+            return {"patched": False}
+        if fresh.size and _shape_problem(incoming / fresh.digest, fresh):
+            return {"patched": False}
+        _remove(incoming / blob.digest)
+        sources = self._store.path(base), incoming / fresh.digest
+        patch(sources, incoming / blob.digest, steps)
+        return {"patched": True}
 
     def _publish(self, request: Request) -> Answer:
         """Show what the origin has signed, when it is all here, and nothing newer is shown."""

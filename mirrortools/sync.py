@@ -11,8 +11,9 @@ from pathlib import Path
 
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import Delivery, EdgePool
+from mirrortools.deliver import EdgePool
 from mirrortools.desk import Progress
+from mirrortools.errand import Delivery
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.gate import Gate
 from mirrortools.locks import in_turn

@@ -20,7 +20,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -156,6 +156,15 @@ class Tree:
     def commits(self, repo: RepoId) -> list[str]:
         """Every commit that is served, with a ref or without."""
         return sorted(record.parent.name for record in (self._folder(repo) / "meta").glob("*/manifest.json"))
+
+    def latest(self, repo: RepoId, commits: Iterable[str], most: int) -> list[str]:
+        """Those of `commits` that are in the tree, the one published last first, `most` at most."""
+        meta = self._folder(repo) / "meta"
+        published = {}
+        for commit in commits:
+            with suppress(FileNotFoundError):
+                published[commit] = (meta / commit / "manifest.json").stat().st_mtime_ns
+        return sorted(published, key=lambda commit: published[commit], reverse=True)[:most]
 
     def publication(self, repo: RepoId) -> Publication | None:
         """All that is served of a repository, commits without a ref too. Raises StoreError when damaged."""

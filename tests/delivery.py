@@ -16,7 +16,6 @@ from mirrortools.config import EdgeConfig
 from mirrortools.deliver import Here
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
-from mirrortools.signing import Signer
 from mirrortools.store import Store
 from tests.servers.sshd import Sshd
 
@@ -67,7 +66,7 @@ def publication(root: Path, files: Mapping[str, bytes], repo: RepoId = REPO) -> 
 
 def here(origin: Path) -> Here:
     """What deliveries from a root are made of."""
-    return Here(Store(origin), Signer(origin))
+    return Here.of(origin)
 
 
 def served_files(root: Path, shown: Publication) -> dict[str, bytes]:

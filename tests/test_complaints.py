@@ -8,7 +8,7 @@ import pytest
 
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.config import Config, load
-from mirrortools.deliver import Delivery
+from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, MirrorError, NoSpace, RateLimited, SourceMissing, SourceUnavailable
 from mirrortools.model import RepoId
 from mirrortools.sync import Outcome

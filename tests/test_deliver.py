@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.deliver import EdgeSession, Holding, check_space
+from mirrortools.deliver import EdgeSession
+from mirrortools.errand import Holding, check_space
 from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, NoSpace, StoreError
 from mirrortools.model import Blob, Publication
 from mirrortools.signatures import KEYS, check_signature

@@ -22,7 +22,7 @@ from mirrortools.signing import Signer
 from mirrortools.statements import LIFETIME_S, Signed
 from mirrortools.store import Store
 from mirrortools.tree import Tree
-from tests.delivery import REPO, noise, publication, served_files, sha256_blob
+from tests.delivery import REPO, noise, publication, put, served_files, sha256_blob
 
 FILES = {"model.safetensors": noise(5000), "README.md": b"# tiny\n", "empty.txt": b""}
 
@@ -362,6 +362,18 @@ HOSTILE_REQUESTS: list[dict[str, Any]] = [
     {"ask": "publish", "publication": []},
     {"ask": "publish", "publication": {"repo": REPO.path, "refs": {}, "manifests": {}, "git": None}},
     {"ask": "publish", "publication": {"repo": REPO.path}, "signed": {"statement": 7, "signature": None}},
+    {"ask": "patch", "repo": REPO.path},
+    {
+        "ask": "patch",
+        "repo": REPO.path,
+        **dict.fromkeys(("blob", "base", "fresh"), ["sha256", "a" * 64, 9]),
+        "steps": [],
+    },
+    {"ask": "audit", "blobs": [["sha256", "../x", 1]], "set_aside": False},
+    {"ask": "audit", "blobs": []},
+    {"ask": "links", "repo": "models/../..", "set_aside": True},
+    {"ask": "prove", "nonce": "x", "samples": [["sha256", "a" * 64, 9, 5, 5]]},
+    {"ask": "prove", "samples": []},
     {"ask": "trust"},
     {"ask": "trust", "signer": "ssh-ed25519 AAAA"},
     {"ask": "trust", "signer": 'x" cert-authority ssh-ed25519 ' + "A" * 68},
@@ -401,6 +413,27 @@ def test_text_that_cannot_be_written_is_refused(receiver: Receiver, shown: Publi
     answer = publish(receiver, shown, signer.signed(shown), manifests=manifests)
 
     assert answer["error"] == "EdgeRefused"
+
+
+def test_a_patch_makes_nothing_outside_of_a_delivery(receiver: Receiver) -> None:
+    """It needs the repository's lock, the older blob, and new bytes that are a plain file of their size."""
+    base, blob, fresh = (sha256_blob(content) for content in (b"old content", b"old CONTENT", b"CONTENT"))
+    request = {"ask": "patch", "repo": REPO.path, "steps": [[0, 0, 4], [1, 0, 7]]}
+    request |= {name: items(each)[0] for name, each in (("blob", blob), ("base", base), ("fresh", fresh))}
+    early = receiver.answer(request)
+    folder = receiver.root / begin(receiver, blob)["folder"]
+    without = receiver.answer(request)
+    put(receiver.root, base, b"old content")
+    (folder / fresh.digest).symlink_to("/etc/hostname")
+    linked = receiver.answer(request)
+    (folder / fresh.digest).unlink()
+    (folder / fresh.digest).write_bytes(b"CONTENT")
+    done = receiver.answer(request)
+
+    assert "without a begin" in early["text"]
+    assert (without, linked, done) == ({"patched": False}, {"patched": False}, {"patched": True})
+    assert adopt(receiver, blob) == {"bad": []}
+    assert Store(receiver.root).path(blob).read_bytes() == b"old CONTENT"
 
 
 def test_an_edge_that_cannot_be_written_says_where_and_why(receiver: Receiver, root: Path) -> None:

@@ -17,7 +17,7 @@ from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
 from mirrortools.config import Config
-from mirrortools.deliver import Delivery
+from mirrortools.errand import Delivery
 from mirrortools.errors import (
     AccessDenied,
     EdgeRefused,
@@ -194,7 +194,10 @@ def _delivered(delivery: Delivery) -> str:
     if not delivery.changed and not delivery.blobs:
         return "up to date, nothing sent"
     done = "published" if delivery.changed else "what it had lost was brought again"
-    return f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)} ({span(delivery.duration_s)})"
+    text = f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)}"
+    if delivery.bytes_saved:
+        text += f" for {size(delivery.bytes_planned + delivery.bytes_saved)}, the rest was in older files there"
+    return f"{text} ({span(delivery.duration_s)})"
 
 
 def _tell_plan(outcome: Outcome) -> None:
@@ -252,6 +255,7 @@ def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
         "blobs": delivery.blobs,
         "planned_bytes": delivery.bytes_planned,
         "sent_bytes": delivery.bytes_sent,
+        "saved_bytes": delivery.bytes_saved,
         "duration_s": round(delivery.duration_s, 3),
         "error": _error_document(delivery.error),
     }

@@ -14,8 +14,10 @@ import pytest
 from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
+from mirrortools.store import Store
 from mirrortools.transports import receiver_archive
 from mirrortools.transports.ssh import SshTransport
+from mirrortools.tree import Tree
 from tests.delivery import local_edge, noise, publication, served_files, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
@@ -86,6 +88,50 @@ def test_a_changed_revision_sends_only_the_new_blob(
     assert delivery.bytes_planned == 2 * MIB + 700
     assert 2 * MIB < sshd.received_bytes() < 2 * MIB * 1.01 + TALK_BYTES
     assert served_files(tmp_path / "bj1", newer) == changed
+
+
+@pytest.mark.parametrize("change", ["in place", "shifted"])
+def test_of_a_changed_blob_only_what_changed_is_sent(sshd: Sshd, origin: Path, tmp_path: Path, change: str) -> None:
+    """The edge makes the blob out of the one that it has and the new bytes, and hashes it as any other."""
+    edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2")}
+    older = noise(16 * MIB, 5)
+    newer = older[:MIB] + noise(300_000, 6) + older[MIB + (300_000 if change == "in place" else 299_000) :]
+    for content in (older, newer):
+        shown = publication(origin, {"model.safetensors": content, "config.json": b"{}"})
+        Tree(origin).publish(shown)
+        sshd.forget()
+        with EdgePool(edges, origin) as pool:
+            deliveries = pool.deliver(shown, list(edges))
+
+    assert [delivery.error for delivery in deliveries] == [None, None]
+    assert [served_files(tmp_path / name, shown)["model.safetensors"] for name in edges] == [newer, newer]
+    assert all(delivery.bytes_saved > 14 * MIB for delivery in deliveries)
+    assert sshd.received_bytes() < 2 * (2 * MIB + TALK_BYTES)
+    assert list((origin / "state" / "stage").iterdir()) == []
+
+
+def test_an_edge_that_lost_the_older_blob_gets_the_whole(
+    sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """What it has is asked for before it is built upon; a rotten older blob is found by the hash of the new one."""
+    edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2")}
+    Tree(origin).publish(shown)
+    with EdgePool(edges, origin) as pool:
+        pool.deliver(shown, list(edges))
+    model = max(shown.blobs, key=lambda blob: blob.size)
+    rotten = Store(tmp_path / "bj2").path(model)
+    rotten.chmod(0o644)
+    rotten.write_bytes(bytes(model.size))
+    changed = {**FILES, "model.safetensors": FILES["model.safetensors"][:-1000] + noise(1000, 9)}
+    newer = publication(origin, changed)
+    Tree(origin).publish(newer)
+    with EdgePool(edges, origin, [shown.repo]) as pool:
+        pool.session("bj1").held(shown.repo)
+        Store(tmp_path / "bj1").path(model).unlink()
+        deliveries = pool.deliver(newer, list(edges))
+
+    assert [delivery.error for delivery in deliveries] == [None, None]
+    assert [served_files(tmp_path / name, newer) for name in edges] == [changed, changed]
 
 
 def test_no_change_moves_nothing_for_any_number_of_repositories(sshd: Sshd, origin: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mirrortools import deliver
+from mirrortools import errand
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import Delivery, EdgePool, EdgeSession
+from mirrortools.deliver import EdgePool, EdgeSession
+from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Publication, RepoId, quote_ref
@@ -43,16 +44,14 @@ def origin(tmp_path: Path) -> Path:
     return tmp_path / "origin"
 
 
-def run(
-    edge: EdgeConfig, origin: Path, shown: Publication, progress: deliver.Progress = deliver.no_progress
-) -> Delivery:
+def run(edge: EdgeConfig, origin: Path, shown: Publication, progress: errand.Progress = errand.no_progress) -> Delivery:
     """One run with one edge and one repository."""
     with EdgePool({edge.name: edge}, origin) as pool:
         [delivery] = pool.deliver(shown, [edge.name], progress)
     return delivery
 
 
-def once(act: Callable[[], object], at_bytes: int) -> deliver.Progress:
+def once(act: Callable[[], object], at_bytes: int) -> errand.Progress:
     """A progress callback that acts when so much has gone out, and never again."""
     done: list[bool] = []
 

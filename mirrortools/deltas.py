@@ -1,0 +1,200 @@
+"""A blob as pieces of an older one and the bytes that are new: what travels to an edge that has the older one.
+
+Both lie here, so both are compared byte for byte, and nothing has to be guessed: pieces at the same place, and pieces
+that moved because something was put in or taken out before them. What the segments' hashes say to be equal is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mirrortools.errors import StoreError
+from mirrortools.files import make_folder
+from mirrortools.model import Blob
+from mirrortools.segmented import read_hashes, segments_path
+from mirrortools.segments import SEGMENT_BYTES, Segments
+from mirrortools.store import Store, hash_file, write_error
+
+PIECE_BYTES: Final = 64 << 10
+LEAST_BYTES: Final = 1 << 20
+PAYS: Final = 0.75
+_MOST_STEPS: Final = 100_000
+_SEARCH_AFTER: Final = 8
+_MOST_BETWEEN_SEARCHES: Final = 512
+_NEEDLE_BYTES: Final = 4 << 10
+_AROUND_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """So many bytes of the blob, from `offset` of the older blob, or of the new bytes when `is_new`."""
+
+    is_new: bool
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """How to make `blob` out of `base` and `fresh`, a file of its new bytes that lies below `folder` as a blob does."""
+
+    blob: Blob
+    base: Blob
+    fresh: Blob
+    folder: Path
+    steps: tuple[Step, ...]
+
+    @property
+    def saved_bytes(self) -> int:
+        """What need not travel."""
+        return self.blob.size - self.fresh.size
+
+
+class Deltas:
+    """The deltas of one run, each made once for all edges, in a folder that `close` removes. Thread-safe."""
+
+    def __init__(self, root: Path) -> None:
+        self._store = Store(root)
+        self._stage = root / "state" / "stage"
+        self._folder: Path | None = None
+        self._made: dict[tuple[Blob, Blob], Delta | None] = {}
+        self._lock = threading.Lock()
+
+    def between(self, base: Blob, blob: Blob) -> Delta | None:
+        """The delta from `base` to `blob`; None when the whole may as well travel. Raises StoreError, NoSpace."""
+        if min(base.size, blob.size) < LEAST_BYTES or not self._store.has(base):
+            return None
+        with self._lock:
+            if (base, blob) not in self._made:
+                try:
+                    self._made[base, blob] = self._make(base, blob)
+                except OSError as error:
+                    raise write_error(self._stage, error) from error
+            return self._made[base, blob]
+
+    def most_alike(self, blob: Blob, others: Iterable[Blob]) -> Blob | None:
+        """The one of `others` that has most segments in common with `blob`; None when none has a quarter of them."""
+        wanted = set(self._hashes(blob))
+        shares = [(len(wanted & set(self._hashes(other))), other) for other in others] if wanted else []
+        share, other = max(shares, default=(0, None))
+        return other if share >= len(wanted) / 4 else None
+
+    def close(self) -> None:
+        """Remove what was made."""
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _make(self, base: Blob, blob: Blob) -> Delta | None:
+        equal = equal_segments(self._hashes(base), self._hashes(blob))
+        with self._store.path(base).open("rb", buffering=0) as older, self._store.path(blob).open("rb") as newer:
+            steps = list(merged(find_steps(older.fileno(), newer.fileno(), base.size, blob.size, equal)))
+            new_bytes = sum(step.length for step in steps if step.is_new)
+            if new_bytes > PAYS * blob.size or len(steps) > _MOST_STEPS:
+                return None
+            return self._written(base, blob, newer.fileno(), steps)
+
+    def _hashes(self, blob: Blob) -> list[str]:
+        with suppress(OSError, ValueError):
+            document = json.loads((self._store.public / segments_path(blob)).read_bytes())
+            return read_hashes(document, Segments(blob.size)) or []
+        return []
+
+    def _written(self, base: Blob, blob: Blob, newer: int, steps: list[Step]) -> Delta:
+        """Write the new bytes of `blob` one after the other, and say where each is then."""
+        if self._folder is None:
+            make_folder(self._stage)
+            self._folder = Path(tempfile.mkdtemp(prefix="deltas.", dir=self._stage))
+        path = self._folder / f"{blob.digest}.fresh"
+        placed, at = [], 0
+        with path.open("wb", buffering=0) as file:
+            for step in steps:
+                if step.is_new:
+                    _copy(newer, file.fileno(), step.offset, step.length)
+                    placed.append(Step(True, at, step.length))
+                    at += step.length
+                else:
+                    placed.append(step)
+        fresh = Blob("sha256", hash_file(path, "sha256"), at)
+        target = self._folder / fresh.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+        return Delta(blob, base, fresh, self._folder, tuple(placed))
+
+
+def equal_segments(older: list[str], newer: list[str]) -> frozenset[int]:
+    """The segments whose hashes are the same in both; a last one may be shorter, and does not count."""
+    return frozenset(i for i, (old, new) in enumerate(zip(older[:-1], newer[:-1], strict=False)) if old == new)
+
+
+def find_steps(older: int, newer: int, older_bytes: int, newer_bytes: int, equal: Container[int]) -> Iterator[Step]:
+    """The steps from one open file to another, in their order; `is_new` ones name places of the newer file.
+
+    `equal` are segments that are known to be the same at the same place.
+    """
+    offset = shift = missed = 0
+    search_at = _SEARCH_AFTER
+    while offset < newer_bytes:
+        if shift == 0 and offset % SEGMENT_BYTES == 0 and offset // SEGMENT_BYTES in equal:
+            yield Step(False, offset, SEGMENT_BYTES)
+            offset, missed = offset + SEGMENT_BYTES, 0
+            continue
+        piece = os.pread(newer, min(PIECE_BYTES, newer_bytes - offset), offset)
+        if not piece:
+            raise StoreError(f"a blob of {newer_bytes} bytes ends after {offset}; `mirrortool check` finds which")
+        if _is_there(older, piece, offset - shift, older_bytes):
+            yield Step(False, offset - shift, len(piece))
+            missed, search_at = 0, _SEARCH_AFTER
+        else:
+            missed += 1
+            if missed >= search_at:
+                found = _search(older, piece[:_NEEDLE_BYTES], offset - shift, older_bytes)
+                if found is not None:
+                    shift, missed, search_at = offset - found, 0, _SEARCH_AFTER
+                    continue
+                search_at = missed + min(search_at, _MOST_BETWEEN_SEARCHES)
+            yield Step(True, offset, len(piece))
+        offset += len(piece)
+
+
+def _is_there(older: int, piece: bytes, offset: int, older_bytes: int) -> bool:
+    return 0 <= offset <= older_bytes - len(piece) and os.pread(older, len(piece), offset) == piece
+
+
+def _search(older: int, needle: bytes, around: int, older_bytes: int) -> int | None:
+    """Where in the older file, near a place, some bytes stand."""
+    if len(needle) < _NEEDLE_BYTES or needle.count(needle[:1]) == len(needle):
+        return None  # nothing tells one run of equal bytes from another
+    first = max(0, around - _AROUND_BYTES)
+    found = os.pread(older, min(2 * _AROUND_BYTES, max(0, older_bytes - first)), first).find(needle)
+    return None if found < 0 else first + found
+
+
+def merged(steps: Iterable[Step]) -> Iterator[Step]:
+    """The same steps, with those that follow each other in one."""
+    last: Step | None = None
+    for step in steps:
+        if last and last.is_new == step.is_new and last.offset + last.length == step.offset:
+            last = Step(last.is_new, last.offset, last.length + step.length)
+        else:
+            if last:
+                yield last
+            last = step
+    if last:
+        yield last
+
+
+def _copy(source: int, target: int, offset: int, count: int) -> None:
+    while count:
+        moved = os.sendfile(target, source, offset, count)
+        if not moved:
+            raise StoreError(f"a blob ends after {offset} bytes; `mirrortool check` finds which")
+        offset, count = offset + moved, count - moved

@@ -1,0 +1,279 @@
+"""One repository on its way to one edge: what is lacking goes out, the edge hashes it, and its refs move last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mirrortools.config import EdgeConfig
+from mirrortools.deltas import Delta, Deltas
+from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace, StoreError, UpstreamError
+from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.statements import Signed
+from mirrortools.store import Store, hash_file
+from mirrortools.text import size
+from mirrortools.transports import Batch, Session
+
+PING_INTERVAL_S: Final = 60
+# Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
+_BYTES_PER_BLOB: Final = 8192
+_MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
+
+Progress = Callable[[str, RepoId, int, int], None]
+"""Told an edge, a repository, how many bytes went out and how many are planned. Called from several threads."""
+
+
+def no_progress(edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of one repository's delivery to one edge.
+
+    `blobs` and `bytes_planned` are what the edge lacked, `bytes_sent` what left this host as content and rsync's
+    protocol; after an error it is the content that rsync had counted; `bytes_saved` is what the edge took from older
+    blobs instead. `changed` is whether the edge shows another thing than before.
+    """
+
+    edge: str
+    repo: RepoId
+    changed: bool
+    blobs: int
+    bytes_planned: int
+    bytes_sent: int
+    duration_s: float
+    error: MirrorError | None = None
+    bytes_saved: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What an edge answers to `begin`: blobs that it lacks, how much of each it has from a broken delivery."""
+
+    lacking: Mapping[Blob, int]
+    folder: str
+    free_bytes: int
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any], asked: frozenset[Blob]) -> Holding:
+        """Read an answer about the blobs that were `asked` for. Raises ValueError, KeyError, TypeError."""
+        lacking = {Blob(str(a), str(d), int(size)): int(have) for a, d, size, have in document["missing"]}
+        folder = str(document["folder"])
+        if not lacking.keys() <= asked:
+            raise ValueError("it names blobs that were not asked for")
+        if not all(0 <= have <= blob.size for blob, have in lacking.items()):
+            raise ValueError("it has more of a blob than there is")
+        if not folder.startswith("state/incoming/") or ".." in folder:
+            raise ValueError(f"it wants files in {folder!r}")
+        return cls(lacking, folder, int(document["free_bytes"]))
+
+    @property
+    def incomplete(self) -> list[Blob]:
+        """The blobs of which bytes must be sent."""
+        return sorted(blob for blob, have in self.lacking.items() if have < blob.size or not blob.size)
+
+    @property
+    def bytes_planned(self) -> int:
+        """How much must be sent."""
+        return sum(blob.size - have for blob, have in self.lacking.items())
+
+
+def check_space(edge: str, root: Path, holding: Holding) -> None:
+    """Refuse a delivery that would fill an edge's disk. Raises NoSpace."""
+    needed = holding.bytes_planned + _BYTES_PER_BLOB * len(holding.lacking)
+    if needed > holding.free_bytes:
+        raise NoSpace(
+            f"edge {edge}: {size(needed)} are needed and {size(holding.free_bytes)} are free in {root}; "
+            "free some space there, or give the edge fewer repositories"
+        )
+
+
+class Meter:
+    """Counts one delivery, and tells how far it is."""
+
+    def __init__(self, edge: str, repo: RepoId, progress: Progress) -> None:
+        self._edge = edge
+        self._repo = repo
+        self._progress = progress
+        self._started_s = time.monotonic()
+        self._sent_bytes = 0
+        self._batch_bytes = 0
+        self._blobs = 0
+        self._planned_bytes = 0
+        self._saved_bytes = 0
+
+    def plan(self, blobs: int, planned_bytes: int, saved_bytes: int = 0) -> None:
+        """Know what there is to do, and how many bytes of it the edge can take from older blobs."""
+        self._blobs, self._planned_bytes, self._saved_bytes = blobs, planned_bytes, saved_bytes
+        self._progress(self._edge, self._repo, 0, planned_bytes)
+
+    def batch_at(self, content_bytes: int) -> None:
+        """Know how far the batch under way is."""
+        self._batch_bytes = content_bytes
+        self._progress(self._edge, self._repo, self._sent_bytes + content_bytes, self._planned_bytes)
+
+    def batch_done(self, wire_bytes: int) -> None:
+        """Know what a finished batch cost."""
+        self._sent_bytes += wire_bytes
+        self._batch_bytes = 0
+
+    def delivery(self, changed: bool, error: MirrorError | None) -> Delivery:
+        """What came of it."""
+        duration_s = time.monotonic() - self._started_s
+        sent_bytes = self._sent_bytes + self._batch_bytes
+        done = (changed, self._blobs, self._planned_bytes, sent_bytes, duration_s, error)
+        return Delivery(self._edge, self._repo, *done, self._saved_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One repository on its way to one edge that was reached."""
+
+    edge: EdgeConfig
+    session: Session
+    store: Store
+    publication: Publication
+    signed: Signed
+    meter: Meter
+    deltas: Deltas
+    older: Mapping[Blob, Blob]
+
+    def run(self, held: Container[str]) -> bool:
+        """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
+
+        `held` are the parts that it has: their manifests need not travel. Of a blob that has an older one on the edge,
+        what is new travels alone.
+        """
+        holding = self._begin()
+        check_space(self.edge.name, self.edge.root, holding)
+        self._check_present(holding)
+        deltas = self._deltas(holding)
+        saved_bytes = sum(delta.saved_bytes for delta in deltas)
+        self.meter.plan(len(holding.lacking), holding.bytes_planned - saved_bytes, saved_bytes)
+        bad = self._send_and_adopt(holding, self._patch(holding, deltas))
+        if bad:
+            self._check_own(bad)
+            # What the edge found wrong is gone there: the same files once more, whole.
+            bad = self._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes), set())
+        if bad:
+            reason = next(iter(bad.values()))
+            raise IntegrityError(
+                f"edge {self.edge.name}: {self.publication.repo}: {reason}, twice; "
+                f"look at the edge's disk and memory, then run `mirrortool deliver` again"
+            )
+        document = self.publication.to_json(held)
+        answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
+        return bool(answer.get("changed"))
+
+    def _check_own(self, bad: Iterable[Blob]) -> None:
+        """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""
+        for blob in bad:
+            path = self.store.path(blob)
+            got = hash_file(path, blob.algorithm)
+            if got != blob.digest:
+                raise IntegrityError(
+                    f"{path}: expected {blob.algorithm} {blob.digest}, got {got}: this host's own copy is damaged "
+                    f"(edge {self.edge.name} found it); remove that file and run `mirrortool sync` to fetch it again"
+                )
+
+    def _begin(self) -> Holding:
+        blobs = self.publication.blobs
+        answer = self.session.ask(self._request("begin", blobs))
+        with understood(self.edge.name):
+            return Holding.from_json(answer, blobs)
+
+    def _deltas(self, holding: Holding) -> list[Delta]:
+        """How to make lacking blobs of which nothing has arrived out of older ones that the edge has."""
+        alive = _Pinger(self.session, self.meter, 0)
+        deltas = []
+        for blob in holding.incomplete:
+            if blob in self.older and not holding.lacking[blob]:
+                deltas.append(self.deltas.between(self.older[blob], blob))
+                alive.ping()
+        return [delta for delta in deltas if delta]
+
+    def _patch(self, holding: Holding, deltas: Sequence[Delta]) -> set[Blob]:
+        """Have blobs made on the edge out of older ones; give those that were, which need not be sent."""
+        if not deltas:
+            return set()
+        fresh = [delta.fresh for delta in deltas if delta.fresh.size]
+        progress = _Pinger(self.session, self.meter, 0)
+        batch = Batch(sorted(set(fresh)), deltas[0].folder, holding.folder, progress)
+        self.meter.batch_done(self.session.send(batch).bytes_on_wire)
+        return {delta.blob for delta in deltas if self.session.ask(self._patch_request(delta)).get("patched") is True}
+
+    def _patch_request(self, delta: Delta) -> dict[str, Any]:
+        names = {"blob": delta.blob, "base": delta.base, "fresh": delta.fresh}
+        items = {name: [blob.algorithm, blob.digest, blob.size] for name, blob in names.items()}
+        steps = [[int(step.is_new), step.offset, step.length] for step in delta.steps]
+        return {"ask": "patch", "repo": self.publication.repo.path, **items, "steps": steps}
+
+    def _send_and_adopt(self, holding: Holding, patched: Container[Blob]) -> dict[Blob, str]:
+        """Give the blobs that the edge found wrong, with its reasons. Those that are `patched` are not sent."""
+        if not holding.lacking:
+            return {}
+        if unsent := [blob for blob in holding.incomplete if blob not in patched]:
+            self._send(holding, unsent)
+        answer = self.session.ask(self._request("adopt", holding.lacking))
+        with understood(self.edge.name):
+            bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
+            if not bad.keys() <= holding.lacking.keys():
+                raise ValueError("it calls blobs bad that were not sent")
+            return bad
+
+    def _check_present(self, holding: Holding) -> None:
+        lost = [blob for blob in holding.incomplete if not self.store.has(blob)]
+        if lost:
+            raise StoreError(
+                f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
+                f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
+            )
+
+    def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
+        present_bytes = sum(holding.lacking[blob] for blob in blobs)
+        progress = _Pinger(self.session, self.meter, present_bytes)
+        batch = Batch(blobs, self.store.public, holding.folder, progress)
+        self.meter.batch_done(self.session.send(batch).bytes_on_wire)
+
+    def _request(self, ask: str, blobs: Iterable[Blob]) -> dict[str, Any]:
+        items = [[blob.algorithm, blob.digest, blob.size] for blob in sorted(blobs)]
+        return {"ask": ask, "repo": self.publication.repo.path, "blobs": items}
+
+
+class _Pinger:
+    """Passes rsync's progress on, and lets the receiver know now and then that the origin is still there.
+
+    rsync counts what was there before as sent: `present_bytes`.
+    """
+
+    def __init__(self, session: Session, meter: Meter, present_bytes: int) -> None:
+        self._session = session
+        self._meter = meter
+        self._present_bytes = present_bytes
+        self._pinged_s = time.monotonic()
+
+    def __call__(self, sent_bytes: int) -> None:
+        self._meter.batch_at(max(0, sent_bytes - self._present_bytes))
+        self.ping()
+
+    def ping(self) -> None:
+        """Say that the origin is there, when it has been silent for long."""
+        if time.monotonic() - self._pinged_s > PING_INTERVAL_S:
+            self._pinged_s = time.monotonic()
+            self._session.ask({"ask": "ping"})
+
+
+@contextmanager
+def understood(edge: str) -> Iterator[None]:
+    """Turn an answer that makes no sense into EdgeRefused; no act belongs inside."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise EdgeRefused(f"edge {edge}: an answer that makes no sense: {error!r}") from error
+    except UpstreamError as error:
+        raise EdgeRefused(f"edge {edge}: an answer that makes no sense: {error}") from error
