@@ -366,7 +366,7 @@ HOSTILE_REQUESTS: list[dict[str, Any]] = [
     {
         "ask": "patch",
         "repo": REPO.path,
-        **dict.fromkeys(("blob", "base", "fresh"), ["sha256", "a" * 64, 9]),
+        **{key: ["sha256", "a" * 64, 9] for key in ("blob", "base", "fresh")},
         "steps": [],
     },
     {"ask": "audit", "blobs": [["sha256", "../x", 1]], "set_aside": False},
