@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import email.utils
 import re
 import socket
-import ssl
 import time
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -86,6 +84,8 @@ def retry_after_s(value: str | None) -> float | None:
         return None
     if re.fullmatch(r"\s*[0-9]+\s*", value):
         return float(value)
+    import email.utils  # hardly any server writes a date here
+
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
@@ -94,6 +94,8 @@ def retry_after_s(value: str | None) -> float | None:
 
 def describe(error: BaseException) -> str:
     """One line for the operator on what the network did."""
+    import ssl  # for who never speaks TLS, a failure is the only use of it
+
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,20 +1,23 @@
-"""Kept-alive connections to origins, straight or through a proxy. http.client makes them: names, TLS, tunnels."""
+"""Kept-alive connections to origins, straight or through a proxy; http.client makes the tunnels."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import http.client
 import socket
-import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.upstreams.answers import Origin, origin_of
-from mirrortools.upstreams.wire import Wire
+from mirrortools.upstreams.wire import NotHttp, Wire
+
+if TYPE_CHECKING:
+    import http.client
+    import ssl
 
 
 @dataclass(eq=False, slots=True)
@@ -31,43 +34,59 @@ class Connection:
 class Way:
     """How origins are reached.
 
-    `proxies` maps a URL scheme to a proxy URL; `bypass` tells hosts that are asked directly.
+    `tls` is called when the first connection needs it. `proxies` maps a URL scheme to a proxy URL; `bypass` tells
+    hosts that are asked directly.
     """
 
-    tls: ssl.SSLContext
+    tls: Callable[[], ssl.SSLContext]
     timeout_s: float
     proxies: Mapping[str, str] = field(default_factory=dict)
     bypass: Callable[[str], bool] = lambda _host: False
 
     def connect(self, origin: Origin) -> Connection:
-        """Make a new connection. Raises OSError, http.client.HTTPException, ValueError."""
+        """Make a new connection. Raises OSError, NotHttp, ValueError."""
         scheme, host, port = origin
         proxy = None if self.bypass(host) else self.proxies.get(scheme)
         if not proxy:
-            return Connection(origin, self._wire(self._to(origin)))
+            return Connection(origin, Wire(self._connected(host, port, encrypted=scheme == "https")))
+        if scheme == "https":
+            return Connection(origin, Wire(self._through(proxy, origin)))
         _, proxy_host, proxy_port = origin_of(proxy)
-        made = self._to((scheme, proxy_host, proxy_port))
-        if scheme == "https":
-            made.set_tunnel(host, port, headers=_proxy_headers(proxy))
-            return Connection(origin, self._wire(made))
-        return Connection(origin, self._wire(made), _proxy_headers(proxy))
+        straight = Wire(self._connected(proxy_host, proxy_port, encrypted=False))
+        return Connection(origin, straight, _proxy_headers(proxy))
 
-    def _to(self, origin: Origin) -> http.client.HTTPConnection:
-        scheme, host, port = origin
-        if scheme == "https":
-            return http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=self.tls)
-        return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
-
-    @staticmethod
-    def _wire(made: http.client.HTTPConnection) -> Wire:
+    def _connected(self, host: str, port: int, *, encrypted: bool) -> socket.socket:
+        connected = socket.create_connection((host, port), self.timeout_s)
         try:
-            made.connect()
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return self.tls().wrap_socket(connected, server_hostname=host) if encrypted else connected
         except BaseException:
-            made.close()
+            connected.close()
             raise
-        connected: socket.socket = made.sock
-        made.sock = None
-        return Wire(connected)
+
+    def _through(self, proxy: str, origin: Origin) -> socket.socket:
+        """A connection whose bytes a proxy passes on (RFC 9110, 9.3.6)."""
+        import http.client  # it brings parsers of mail, which are of use for the heads of proxies alone
+
+        _, proxy_host, proxy_port = origin_of(proxy)
+        _, host, port = origin
+        try:
+            made = http.client.HTTPSConnection(proxy_host, proxy_port, timeout=self.timeout_s, context=self.tls())
+            made.set_tunnel(host, port, headers=_proxy_headers(proxy))
+            return _socket_of(made)
+        except http.client.HTTPException as error:
+            raise NotHttp(str(error)) from error
+
+
+def _socket_of(made: http.client.HTTPSConnection) -> socket.socket:
+    try:
+        made.connect()
+    except BaseException:
+        made.close()
+        raise
+    connected: socket.socket = made.sock
+    made.sock = None
+    return connected
 
 
 def _proxy_headers(proxy: str) -> dict[str, str]:
@@ -89,7 +108,7 @@ class Connections:
         self._lock = threading.Lock()
 
     def take(self, origin: Origin, fresh: bool = False) -> Connection:
-        """One that is idle, or a new one. Raises OSError, http.client.HTTPException, ValueError."""
+        """One that is idle, or a new one. Raises OSError, NotHttp, ValueError."""
         with self._lock:
             kept = self._idle[origin].pop() if self._idle[origin] and not fresh else None
         connection = kept or self._way.connect(origin)

@@ -7,13 +7,13 @@ are identity-coded, capped in length, and given up when they drip.
 from __future__ import annotations
 
 import contextlib
-import http.client
+import functools
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from mirrortools import __version__
@@ -23,6 +23,9 @@ from mirrortools.upstreams.budget import Budget
 from mirrortools.upstreams.connections import Connection, Connections, Way
 from mirrortools.upstreams.wire import Head, NotHttp, Wire
 
+if TYPE_CHECKING:
+    import ssl
+
 TIMEOUT_S = 30.0
 MINIMUM_RATE = 1024
 RATE_WINDOW_S = 30.0
@@ -31,7 +34,7 @@ PIPELINED = 32
 _REDIRECTS = 5
 _DRAINED_BYTES = 64 << 10
 # ValueError: a header or an address of the other side's making that cannot be sent.
-_NETWORK_ERRORS = (OSError, NotHttp, http.client.HTTPException, ValueError)
+_NETWORK_ERRORS = (OSError, NotHttp, ValueError)
 _KEPT_HEADERS = ("range", "if-range", "accept", "content-type")
 _UNSENDABLE = re.compile(r"[^\x21-\x7e]")
 _UNSENDABLE_VALUE = re.compile(r"[^\x20-\x7e\x80-\xff\t]")
@@ -175,6 +178,13 @@ class Body:
                 self.read_all()
 
 
+def _tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """What a TLS connection trusts. The system's authorities take longer to load than most answers to come."""
+    import ssl
+
+    return ssl.create_default_context(cafile=ca_file)
+
+
 class HttpClient:
     """Asks over pooled connections. Thread-safe.
 
@@ -191,7 +201,9 @@ class HttpClient:
         budget: Budget | None = None,
     ) -> None:
         self.budget = budget or Budget()
-        tls = ssl.create_default_context(cafile=ca_file)
+        tls = functools.cache(lambda: _tls_context(ca_file))
+        if ca_file:
+            tls()  # so that a file that cannot be read is told at once
         self._connections = Connections(Way(tls, timeout_s, proxies or {}, bypass))
 
     def close(self) -> None:
