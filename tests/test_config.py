@@ -15,18 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from mirrortools.config import (
-    Config,
-    Source,
-    as_documents,
-    config_path,
-    did_you_mean,
-    job_schema,
-    load,
-    main_schema,
-    missing_files,
-)
+from mirrortools.config import Config, Source, config_path, did_you_mean, load
 from mirrortools.config.schema import EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm
+from mirrortools.config.show import as_documents, job_schema, main_schema, missing_files
 from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
 

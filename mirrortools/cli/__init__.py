@@ -94,9 +94,9 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command. Raises click.UsageError that names the nearest one."""
-        from mirrortools.config import did_you_mean
-
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            from mirrortools.config import did_you_mean
+
             hint = did_you_mean(args[0], self.list_commands(ctx))
             raise click.UsageError(f"there is no command {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import click
-import yaml
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
-from mirrortools.config import as_documents, job_schema, main_schema, missing_files
+from mirrortools.config.show import as_documents, job_schema, main_schema, missing_files
 from mirrortools.errors import ConfigError
 from mirrortools.text import count
 
@@ -41,6 +40,8 @@ def show(invocation: Invocation, as_json: bool) -> None:
     if as_json:
         print_json(documents)
         return
+    import yaml
+
     for name, document in documents.items():
         click.echo(f"--- # {name}")
         click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), nl=False)

@@ -1,8 +1,11 @@
-"""The configuration: YAML files at the door, one frozen `Config` behind it."""
+"""The configuration: YAML files at the door, one frozen `Config` behind it.
+
+What is here is cheap to import, because all of the program uses it. The modules that know the files' form
+(`parse`, `schema`, `show`) are imported by those who need them.
+"""
 
 from mirrortools.config.load import DEFAULT_PATH, ENVIRONMENT_VARIABLE, JOB_FOLDER, config_path, load
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
-from mirrortools.config.show import as_documents, job_schema, main_schema, missing_files
 
 __all__ = [
     "DEFAULT_PATH",
@@ -13,11 +16,7 @@ __all__ = [
     "Job",
     "RepositoryConfig",
     "Source",
-    "as_documents",
     "config_path",
     "did_you_mean",
-    "job_schema",
     "load",
-    "main_schema",
-    "missing_files",
 ]

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from mirrortools.config.document import read_document
+from mirrortools.config.load import JOB_FOLDER
 from mirrortools.config.problems import problems
 from mirrortools.config.resolve import File, resolve
 from mirrortools.config.resolved import Config
 from mirrortools.config.schema import NAME, JobForm, MainForm, SourcesForm
 from mirrortools.errors import ConfigError
 
-DEFAULT_PATH: Final = Path("/etc/mirrortools/mirrortool.yaml")
-ENVIRONMENT_VARIABLE: Final = "MIRRORTOOL_CONFIG"
-JOB_FOLDER: Final = "conf.d"
-
 Form = TypeVar("Form", bound=SourcesForm)
 
 
-def config_path(path: Path | None, environ: Mapping[str, str]) -> Path:
-    """The main file: `path`, else what MIRRORTOOL_CONFIG names, else /etc/mirrortools/mirrortool.yaml."""
-    return (path or Path(environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_PATH)).absolute()
-
-
-def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read the main file and the conf.d beside it. Raises ConfigError, whose text has every problem."""
+def parse(main_path: Path) -> Config:
+    """Read the main file and the jobs beside it. Raises ConfigError, whose text has every problem."""
     found: list[str] = []
-    main_path = config_path(path, environ)
     main = _read(main_path, MainForm, found)
     jobs = [_read(job_path, JobForm, found) for job_path in _job_paths(main_path.parent, found)]
     if main is None or found:

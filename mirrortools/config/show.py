@@ -9,7 +9,6 @@ from typing import Any
 from mirrortools.config.load import JOB_FOLDER
 from mirrortools.config.quantities import format_duration, format_rate, format_size
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source
-from mirrortools.config.schema import JobForm, MainForm
 
 Document = dict[str, Any]
 
@@ -30,11 +29,15 @@ def as_documents(config: Config) -> dict[str, Document]:
 
 def main_schema() -> Document:
     """JSON Schema of the main file."""
+    from mirrortools.config.schema import MainForm
+
     return MainForm.model_json_schema()
 
 
 def job_schema() -> Document:
     """JSON Schema of the files in conf.d."""
+    from mirrortools.config.schema import JobForm
+
     return JobForm.model_json_schema()
 
 
