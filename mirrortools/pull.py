@@ -17,7 +17,8 @@ from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space
 from mirrortools.resolve import Place
 from mirrortools.store import Store
-from mirrortools.upstreams import ByteSource, Clients, Upstream, held_by, open_seed, open_upstream
+from mirrortools.upstreams import ByteSource, Clients, Upstream, open_upstream
+from mirrortools.upstreams.seeds import held_by, open_seed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,27 @@
-"""The line: upstream → resolve → manifest → plan → fetch+verify → publish → deliver → announce."""
+"""The line: upstream → resolve → manifest → plan → fetch+verify → publish → deliver → announce.
+
+Most runs find nothing new. What only the others need is imported when it is needed: it takes longer to load than a
+source takes to answer.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.desk import Progress
-from mirrortools.errand import Delivery
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.plan import Plan, make_plan, missing_revisions
-from mirrortools.publish import GitRefs, Press
-from mirrortools.pull import Pull
 from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
 from mirrortools.store import Store
@@ -32,6 +33,10 @@ from mirrortools.upstreams import (
     open_upstream,
     patient,
 )
+
+if TYPE_CHECKING:
+    from mirrortools.deliver import EdgePool
+    from mirrortools.errand import Delivery
 
 ABREAST = 8
 FETCHING = 2
@@ -89,6 +94,10 @@ class Wish:
     edges: tuple[str, ...] | None = None
     dry_run: bool = False
 
+    def edges_of(self, repository: RepositoryConfig) -> list[str]:
+        """The edges to bring a repository to."""
+        return [name for name in repository.edges if self.edges is None or name in self.edges]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -127,7 +136,7 @@ class Call:
     origin: Origin
     wish: Wish
     watch: Watch
-    pool: EdgePool
+    pool: EdgePool | None
     gate: Gate = field(default_factory=lambda: Gate(FETCHING))
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -138,7 +147,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
     Several are looked at side by side; of those that have something to fetch, the smallest go first, few at a time.
     """
     watch.begun(len(repositories))
-    with _pool(origin, repositories) as pool:
+    with _pool(origin, repositories, wish) as pool:
         call = Call(origin, wish, watch, pool)
         outcomes = _side_by_side(repositories, call) if len(repositories) > 1 else []
         for repository in repositories[len(outcomes) :]:
@@ -151,6 +160,8 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
 
 def _side_by_side(repositories: Sequence[RepositoryConfig], call: Call) -> list[Outcome]:
     """Sync many repositories on a few threads; whatever ends this one ends those too."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     with ThreadPoolExecutor(ABREAST, "sync") as threads:
         work = [threads.submit(_sync_and_deliver, repository, call) for repository in repositories]
         try:
@@ -160,7 +171,8 @@ def _side_by_side(repositories: Sequence[RepositoryConfig], call: Call) -> list[
             call.stopped.set()
             threads.shutdown(wait=False, cancel_futures=True)
             call.origin.clients.break_off()
-            call.pool.abort()
+            if call.pool:
+                call.pool.abort()
             raise
         return [done.result() for done in work]
 
@@ -168,15 +180,23 @@ def _side_by_side(repositories: Sequence[RepositoryConfig], call: Call) -> list[
 def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
     """Deliver what is published, without asking any source."""
     outcomes = []
-    with _pool(origin, repositories) as pool:
+    with _pool(origin, repositories, wish) as pool:
         for repository in repositories:
             outcomes.append(_deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool)))
             watch.ended(outcomes[-1])
     return outcomes
 
 
-def _pool(origin: Origin, repositories: Sequence[RepositoryConfig]) -> EdgePool:
-    return EdgePool(origin.config.edges, origin.root, [repository.repo for repository in repositories])
+@contextlib.contextmanager
+def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) -> Iterator[EdgePool | None]:
+    """The edges, or None when nothing is to be delivered to any."""
+    if wish.dry_run or not any(wish.edges_of(repository) for repository in repositories):
+        yield None
+        return
+    from mirrortools.deliver import EdgePool
+
+    with EdgePool(origin.config.edges, origin.root, [repository.repo for repository in repositories]) as pool:
+        yield pool
 
 
 def _announce(origin: Origin, last: Outcome) -> Outcome:
@@ -225,6 +245,8 @@ def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
         news = _look(place, upstream, call.origin)
         if news.target is None:
             return Outcome(place.repo, publication=news.served)
+        from mirrortools.pull import Pull
+
         manifests = place.manifests(news.target)
         plan = make_plan(news.held, manifests.values(), call.origin.store.has)
         call.watch.planned(place.repo, plan)
@@ -288,6 +310,9 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     if news.target is None:
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
+    from mirrortools.publish import GitRefs, Press
+    from mirrortools.pull import Pull
+
     target = news.target
     manifests = place.manifests(target)
     plan = make_plan(news.held, manifests.values(), origin.store.has)
@@ -311,8 +336,8 @@ def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
 
 def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outcome:
     """Bring what is published to the repository's edges, even when the source failed: an edge may lack it."""
-    edges = [name for name in repository.edges if call.wish.edges is None or name in call.wish.edges]
-    if not edges:
+    edges = call.wish.edges_of(repository)
+    if call.pool is None or not edges:
         return outcome
     try:
         publication = outcome.publication or call.origin.place(repository).published()

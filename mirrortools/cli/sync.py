@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +16,6 @@ from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
 from mirrortools.config import Config
-from mirrortools.errand import Delivery
 from mirrortools.errors import (
     AccessDenied,
     EdgeRefused,
@@ -43,6 +41,9 @@ from mirrortools.sync import sync as run_sync
 from mirrortools.text import count, size, span
 from mirrortools.tree import Tree
 from mirrortools.upstreams import Budget, Clients
+
+if TYPE_CHECKING:
+    from mirrortools.errand import Delivery
 
 _EDGE_KINDS = (EdgeUnreachable, EdgeRefused, IntegrityError, NoSpace, Locked, StoreError)
 _SOURCE_KINDS = (SourceUnavailable, SourceMissing, AccessDenied, RateLimited, HostileTree, RefMovedBack)
@@ -78,7 +79,7 @@ def sync(
     """
     invocation.when_stopped = "nothing was changed" if dry_run else _GOES_ON.format("fetched")
     wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
-    with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run) as watch:
+    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, as_json, dry_run) as watch:
         outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
     return _report(outcomes, as_json, invocation)
 
@@ -93,7 +94,7 @@ def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choic
     """
     invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(edges, invocation.config))
-    with _origin(invocation.config) as origin, _watch(invocation, as_json, dry_run=False) as watch:
+    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, as_json, dry_run=False) as watch:
         outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
     return _report(outcomes, as_json, invocation)
 
@@ -103,15 +104,23 @@ def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
 
 
 @contextmanager
-def _origin(config: Config) -> Iterator[Origin]:
+def _origin(config: Config, environ: Mapping[str, str]) -> Iterator[Origin]:
     budget = Budget(config.root / "state" / "budget", config.request_budget)
-    clients = Clients(urllib.request.getproxies(), urllib.request.proxy_bypass, budget)
+    clients = _clients(budget, environ)
     state = State(config.root)
     try:
         yield Origin(config, Store(config.root), Tree(config.root), state, clients)
     finally:
         state.close()
         clients.close()
+
+
+def _clients(budget: Budget, environ: Mapping[str, str]) -> Clients:
+    if not any(name.lower().endswith("_proxy") for name in environ):
+        return Clients(budget=budget)
+    import urllib.request  # which would load ten modules for most hosts to learn that they have no proxy
+
+    return Clients(urllib.request.getproxies(), urllib.request.proxy_bypass, budget)
 
 
 @contextmanager

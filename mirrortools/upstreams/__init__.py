@@ -1,11 +1,14 @@
-"""Places that we pull from, by the scheme of their URL. A new kind is one module and one line in KINDS."""
+"""Places that we pull from, by the scheme of their URL. A new kind is one module and one line in KINDS.
+
+The module of a kind, and the HTTP client, are imported when a source of that kind is opened.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from mirrortools.config import Source
@@ -13,13 +16,12 @@ from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
 from mirrortools.upstreams.base import ByteSource, Reader, RemoteRefs, Upstream
 from mirrortools.upstreams.budget import Budget
-from mirrortools.upstreams.directory import Directory
 from mirrortools.upstreams.git import GitMirror, TreeFile
-from mirrortools.upstreams.gitlfs import GitLfs
-from mirrortools.upstreams.http import HttpClient
 from mirrortools.upstreams.patience import patient
 from mirrortools.upstreams.program import end_programs
-from mirrortools.upstreams.seeds import held_by, open_seed
+
+if TYPE_CHECKING:
+    from mirrortools.upstreams.http import HttpClient
 
 __all__ = [
     "KINDS",
@@ -31,8 +33,6 @@ __all__ = [
     "RemoteRefs",
     "TreeFile",
     "Upstream",
-    "held_by",
-    "open_seed",
     "open_upstream",
     "patient",
 ]
@@ -57,6 +57,8 @@ class Clients:
 
     def trusting(self, ca_file: Path | None) -> HttpClient:
         """The client that trusts `ca_file`, or the system's authorities when it is None."""
+        from mirrortools.upstreams.http import HttpClient
+
         with self._lock:
             if ca_file not in self._clients:
                 self._clients[ca_file] = HttpClient(
@@ -80,10 +82,14 @@ class Clients:
 
 
 def _open_git(source: Source, repo: RepoId, mirror: GitMirror, clients: Clients) -> Upstream:
+    from mirrortools.upstreams.gitlfs import GitLfs
+
     return GitLfs(source, repo, mirror, clients.trusting(source.ca_file))
 
 
 def _open_directory(source: Source, repo: RepoId, mirror: GitMirror, _clients: Clients) -> Upstream:
+    from mirrortools.upstreams.directory import Directory
+
     return Directory(source, repo, mirror)
 
 
