@@ -6,6 +6,7 @@ hostile URL or configuration could run commands otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,6 +32,7 @@ from mirrortools.errors import (
 from mirrortools.files import is_full, make_folder, move_folder
 from mirrortools.model import COMMIT, Blob, Entry, check_full_ref
 from mirrortools.upstreams.base import RemoteRefs
+from mirrortools.upstreams.leftovers import leftovers
 from mirrortools.upstreams.program import run_program
 
 PROTOCOLS = "http:https:ssh:file"
@@ -95,9 +97,13 @@ class GitMirror:
 
         Only whoever holds the repository's lock may do this.
         """
-        locks = [*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")]
-        for left in [*locks, *(self.folder / "objects" / "pack").glob("tmp_*")]:
-            left.unlink(missing_ok=True)
+        if (self.folder / "HEAD").exists():
+            for left in leftovers(self.folder):
+                with contextlib.suppress(OSError):  # git says what it is when it is in the way
+                    left.unlink()
+            return
+        for half_made in self.folder.parent.glob(f".{self.folder.name}.*"):
+            shutil.rmtree(half_made, ignore_errors=True)
 
     def run(
         self,
