@@ -63,7 +63,7 @@ class Place:
         return same and wanted.commits <= set(self.tree.commits(self.repo))
 
     def resolve(self, wanted: Selection, remote: RemoteRefs) -> Target:
-        """Read from the mirror what was brought: a ref may have moved on since it was listed."""
+        """Read from the mirror what was brought: a ref may have moved on since it was listed. Raises UpstreamError."""
         here = self.mirror.refs()
         oids = {name: here.get(name, oid) for name, oid in wanted.refs.items()}
         leads_to = self._commits(oids, wanted.commits)
@@ -77,7 +77,7 @@ class Place:
             peeled = {**{name: oid for name, oid in before.peeled.items() if name in kept}, **peeled}
             commits = {**kept, **commits}
             served = frozenset({*served, *commits.values()})
-        return Target(self.repo, oids, peeled, default_branch(remote.head, oids), commits, served)
+        return Target(self.repo, oids, peeled, default_branch(remote.default_branch(), oids), commits, served)
 
     def _kept(self, wanted: Selection) -> list[str]:
         """Refs that are configured by name and are gone upstream: they stay as they are, and that is told."""

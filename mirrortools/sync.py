@@ -284,7 +284,7 @@ def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[]
         return News(served, None, notes, missing)
     lacking()
     patient(lambda: upstream.bring(wanted.refs, wanted.commits))
-    target = place.resolve(wanted, remote)
+    target = patient(lambda: place.resolve(wanted, remote))
     place.refuse_moved_back(target)
     return News(served, target, notes, missing)
 

@@ -59,9 +59,13 @@ def error_for(url: str, head: Head) -> UpstreamError:
 def error_for_status(status: int, text: str, pause_s: float | None) -> UpstreamError:
     """The error that a status stands for; `pause_s` is what Retry-After said."""
     if status == 401:
-        return AccessDenied(f"{text}: the source wants a token; set `token_file` for this source")
+        return AccessDenied(f"{text}: the source wants a token; set or check `token_file` for this source")
     if status == 403:
-        return AccessDenied(f"{text}: denied; does the token's account have access, its licence accepted?")
+        return AccessDenied(f"{text}: denied; check `token_file`: does its account have access, its licence accepted?")
+    if status == 407:
+        return AccessDenied(
+            f"{text}: the proxy wants a name and a password; put them into `http_proxy` or `https_proxy`"
+        )
     if status in (404, 410):
         return SourceMissing(text)
     if status == 429 or (status == 503 and pause_s is not None):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mirrortools.model import Blob
@@ -12,11 +12,19 @@ from mirrortools.model import Blob
 
 @dataclass(frozen=True, slots=True)
 class RemoteRefs:
-    """An upstream's refs: full name → object id; annotated tag → the commit it names; default branch."""
+    """An upstream's refs: full name → object id; annotated tag → the commit it names; default branch.
+
+    `ask_head` asks for the default branch where that is a question of its own, which only news are worth.
+    """
 
     oids: Mapping[str, str]
     peeled: Mapping[str, str]
     head: str
+    ask_head: Callable[[], str] | None = field(default=None, compare=False, repr=False)
+
+    def default_branch(self) -> str:
+        """The full name of the default branch, empty when upstream does not tell. Raises UpstreamError."""
+        return self.ask_head() if self.ask_head else self.head
 
     def commit(self, ref: str) -> str:
         """The commit that a ref leads to."""

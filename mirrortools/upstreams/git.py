@@ -322,17 +322,20 @@ def write_pointer(blob: Blob) -> bytes:
 
 def read_ls_remote(output: bytes) -> RemoteRefs:
     """Read the answer of `git ls-remote --symref`; refs whose names cannot be served are passed over."""
+    pairs = [line.partition("\t")[::2] for line in output.decode(errors="surrogateescape").split("\n")]
+    head = next((value[5:] for value, name in pairs if value.startswith("ref: ") and name == "HEAD"), "")
+    return served_refs(((oid, name) for oid, name in pairs if not oid.startswith("ref: ")), head)
+
+
+def served_refs(pairs: Iterable[tuple[str, str]], head: str) -> RemoteRefs:
+    """What a host tells of its refs (object id, name), without those whose names cannot be served."""
     oids: dict[str, str] = {}
     peeled: dict[str, str] = {}
-    head = ""
-    for line in output.decode(errors="surrogateescape").split("\n"):
-        value, _, name = line.partition("\t")
-        if value.startswith("ref: ") and name == "HEAD":
-            head = value.removeprefix("ref: ")
-        elif name.endswith("^{}"):
-            peeled[name.removesuffix("^{}")] = value
+    for oid, name in pairs:
+        if name.endswith("^{}"):
+            peeled[name.removesuffix("^{}")] = oid
         elif name != "HEAD" and _can_be_served(name):
-            oids[name] = value
+            oids[name] = oid
     return RemoteRefs(oids, {name: oid for name, oid in peeled.items() if name in oids}, head)
 
 

@@ -19,12 +19,13 @@ from mirrortools.model import Blob, RepoId
 from mirrortools.upstreams.answers import origin_of
 from mirrortools.upstreams.base import ByteSource, RemoteRefs
 from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
+from mirrortools.upstreams.gitrefs import ask_refs
 from mirrortools.upstreams.http import Credential, HttpClient
 from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
 from mirrortools.upstreams.local import FileBytes, open_regular
 from mirrortools.upstreams.program import run_program
 
-# What git asks of a host, in requests (gitprotocol-v2): for its refs, and for objects.
+# What the git program asks of a host, in requests (gitprotocol-v2): for its refs, and for objects.
 REFS_QUESTIONS = 2
 FETCH_QUESTIONS = 3
 _SSH_TIMEOUT_S = 30
@@ -44,7 +45,9 @@ class GitLfs:
         self.bytes = self._make_byte_source()
 
     def refs(self) -> RemoteRefs:
-        """The refs as they are now: one `ls-remote`. Raises UpstreamError."""
+        """The refs as they are now: one request on http(s), an `ls-remote` elsewhere. Raises UpstreamError."""
+        if self._source.scheme in ("http", "https"):
+            return ask_refs(self._client, self.name, self._credential)
         with self._asking(REFS_QUESTIONS):
             return self._mirror.remote_refs(self._remote())
 

@@ -50,13 +50,14 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked: headers given here go to the URL's own origin only."""
+    """What is asked: headers given here go to the URL's own origin only; `follows` tells whether redirects are."""
 
     url: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     credential: Credential | None = field(repr=False, default=None)
+    follows: bool = True
 
     def encode(self, proxy_headers: Mapping[str, str] | None = None) -> bytes:
         """The bytes of the request; a proxy gets the whole URL (RFC 9112, 3.2.2). Raises ValueError."""
@@ -96,6 +97,8 @@ class Request:
             raise SourceUnavailable(f"{here}: a redirect to {shown(location)}, which is not a URL") from error
         if self.url.startswith("https:") and not url.startswith("https:"):
             raise SourceUnavailable(f"{here}: redirects from https to {shown(url)}, which is refused")
+        if not self.follows:
+            raise SourceUnavailable(f"{here}: redirects to {shown(url)}; configure that address instead")
         headers = self.headers
         if origin_of(url) != origin_of(self.url):
             headers = {name: value for name, value in headers.items() if name.lower() in _KEPT_HEADERS}
