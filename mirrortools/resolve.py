@@ -63,9 +63,8 @@ class Place:
         return same and wanted.commits <= set(self.tree.commits(self.repo))
 
     def resolve(self, wanted: Selection, remote: RemoteRefs) -> Target:
-        """Read from the mirror what was brought: a ref may have moved on since it was listed. Raises UpstreamError."""
-        here = self.mirror.refs()
-        oids = {name: here.get(name, oid) for name, oid in wanted.refs.items()}
+        """Read from the mirror what was brought. Raises UpstreamError."""
+        oids = dict(wanted.refs)
         leads_to = self._commits(oids, wanted.commits)
         commits = {name: leads_to[oid] for name, oid in oids.items()}
         peeled = {name: commits[name] for name, oid in oids.items() if commits[name] != oid}

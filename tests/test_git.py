@@ -380,6 +380,16 @@ def test_what_a_killed_git_left_is_cleared_up(mirror: GitMirror, origin: Path) -
     assert not [path for path in left if path.exists()]
 
 
+def test_what_was_listed_is_what_is_brought(mirror: GitMirror, origin: Path) -> None:
+    """Though a ref has moved on since; and nothing of what a template has is made durable."""
+    listed = mirror.remote_refs(remote(origin)).oids
+    commit(origin, "a.txt", b"two")
+    mirror.fetch(remote(origin), listed, [])
+
+    assert mirror.refs() == listed
+    assert not (mirror.folder / "hooks").exists()
+
+
 def test_a_mirror_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     """A folder that is half a repository, from a run that was killed, is replaced."""
     (tmp_path / "m.git" / "objects").mkdir(parents=True)

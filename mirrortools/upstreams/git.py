@@ -85,7 +85,8 @@ class GitMirror:
         make_folder(self.folder.parent)
         beside = GitMirror(Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent)))
         try:
-            beside.run("init", "--bare", "--quiet", "--initial-branch=main", ".")
+            # Without a template: two dozen sample files would have to be made durable.
+            beside.run("init", "--bare", "--quiet", "--initial-branch=main", "--template=", ".")
             move_folder(beside.folder, self.folder)
         except OSError as error:
             raise beside._error("init", f"{error.filename2 or error.filename}: {error.strerror}") from error
@@ -144,9 +145,12 @@ class GitMirror:
         return read_ls_remote(self.run("ls-remote", "--symref", "--", remote.url, remote=remote))
 
     def fetch(self, remote: Remote, refs: Mapping[str, str], commits: Collection[str]) -> None:
-        """Bring the objects of `refs` and `commits`, and set the local refs. Raises UpstreamError."""
+        """Bring the objects of `refs` and `commits`, and set the local refs. Raises UpstreamError.
+
+        Objects are asked for by their ids, so that the remote need not list its refs once more.
+        """
         self.create()
-        wanted = [f"+{name}:{name}" for name in sorted(refs)]
+        wanted = [f"+{oid}:{name}" for name, oid in sorted(refs.items())]
         wanted += [commit for commit in sorted(commits) if not self.has(commit)]
         if not wanted:
             return

@@ -25,9 +25,9 @@ from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
 from mirrortools.upstreams.local import FileBytes, open_regular
 from mirrortools.upstreams.program import run_program
 
-# What the git program asks of a host, in requests (gitprotocol-v2): for its refs, and for objects.
+# What the git program asks of a host, in requests (gitprotocol-v2): for its refs, and for objects by their ids.
 REFS_QUESTIONS = 2
-FETCH_QUESTIONS = 3
+FETCH_QUESTIONS = 2
 _SSH_TIMEOUT_S = 30
 _SSH_FAILED = 255
 _NO_SUCH_COMMAND = 127
