@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, cast
 
 from mirrortools.upstreams.pipe import Pipe
 
@@ -85,6 +85,15 @@ def _one_length(value: str) -> int:
     return int(length)
 
 
+class _TlsEnds(Protocol):
+    """What `ssl.SSLSocket` has beyond its type: whether an end without close_notify passes for an end.
+
+    http.client leaves it set. Who cuts the connection could then end a body that has no length.
+    """
+
+    suppress_ragged_eofs: bool
+
+
 class Wire:
     """A connection that requests are written to and answers are read from, in the same order.
 
@@ -94,6 +103,8 @@ class Wire:
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
         self._is_tls = isinstance(connected, ssl.SSLSocket)
+        if self._is_tls:
+            cast("_TlsEnds", connected).suppress_ragged_eofs = False
         self._ahead = b""
         self._at = 0
         self._left: int | None = 0
