@@ -5,7 +5,8 @@ from __future__ import annotations
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from email.utils import formatdate
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.upstreams import http
 from mirrortools.upstreams.answers import describe, origin_of, retry_after_s, shown
-from mirrortools.upstreams.http import Credential, HttpClient, Request
+from mirrortools.upstreams.http import PIPELINED, Credential, HttpClient, Request
 from tests.delivery import noise
 from tests.fakes import Heard, ScriptedServer, answer
 from tests.strategies import any_text, trials
@@ -94,6 +95,98 @@ def test_an_idle_connection_that_the_server_closed_is_replaced(
     server = serve(lambda _heard: next(answers))
 
     assert [get(client, server.origin), get(client, server.origin)] == [b"1", b"2"]
+
+
+def many(client: HttpClient, server: ScriptedServer, numbers: Iterable[int]) -> list[bytes]:
+    """The bodies of pipelined requests for numbers."""
+    return list(client.read_many((Request(f"{server.origin}/{number}") for number in numbers), 1000))
+
+
+def closing(after: int, last: Callable[[bytes], bytes | None]) -> Script:
+    """Each connection is closed when it has answered so many requests; `last` is done to the answer after these."""
+    answered: Counter[int] = Counter()
+
+    def script(heard: Heard) -> bytes | None:
+        answered[heard.connection] += 1
+        whole = answer(heard.target.encode() * 9, Connection="close" if answered[heard.connection] == after else "")
+        return whole if answered[heard.connection] <= after else last(whole)
+
+    return script
+
+
+def test_many_small_answers_come_over_one_connection(
+    serve: Callable[[Script], ScriptedServer], client: HttpClient
+) -> None:
+    """Whatever their number, and for the next many as well."""
+    server = serve(lambda heard: answer(heard.target.encode()))
+    numbers = range(3 * PIPELINED + 1)
+
+    assert many(client, server, numbers) == many(client, server, numbers) == [b"/%d" % number for number in numbers]
+    assert {heard.connection for heard in server.heard} == {0}
+    assert len(server.heard) == 2 * len(numbers)
+
+
+@pytest.mark.parametrize("after", [1, 2, 10, PIPELINED, PIPELINED + 1])
+@pytest.mark.parametrize("last", [lambda _whole: None, lambda whole: whole], ids=["closed", "ignored"])
+def test_a_connection_that_is_closed_after_some_answers_is_replaced(
+    serve: Callable[[Script], ScriptedServer],
+    client: HttpClient,
+    after: int,
+    last: Callable[[bytes], bytes | None],
+) -> None:
+    """As nginx does after keepalive_requests; answers behind the one that says so are not taken."""
+    server = serve(closing(after, last))
+
+    assert many(client, server, range(70)) == [b"/%d" % number * 9 for number in range(70)]
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(
+    serve: Callable[[Script], ScriptedServer], client: HttpClient
+) -> None:
+    """On a new connection, when there were others before it on this one."""
+    seen: Counter[int] = Counter()
+
+    def script(heard: Heard) -> bytes | None:
+        seen[heard.connection] += 1
+        whole = answer(heard.target.encode() * 9)
+        if seen[heard.connection] == 4:
+            _and_hang_up(server, whole[:-3])
+            return None
+        return whole
+
+    server = serve(script)
+
+    assert many(client, server, range(20)) == [b"/%d" % number * 9 for number in range(20)]
+    assert max(heard.connection for heard in server.heard) > 4
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200", answer(b"12345", Content_Length="9")])
+def test_connections_that_bring_no_answer_at_all_end_it(
+    serve: Callable[[Script], ScriptedServer], client: HttpClient, sent: bytes
+) -> None:
+    """Nothing goes on for ever."""
+    server = serve(lambda _heard: _and_hang_up(server, sent))
+    with pytest.raises(SourceUnavailable):
+        many(client, server, range(5))
+
+    assert max(heard.connection for heard in server.heard) <= 1
+
+
+def test_an_error_among_many_answers_is_raised(serve: Callable[[Script], ScriptedServer], client: HttpClient) -> None:
+    """Those before it were given."""
+    server = serve(lambda heard: answer(status=404) if heard.target == "/3" else answer(b"x"))
+    bodies = client.read_many((Request(f"{server.origin}/{number}") for number in range(9)), 10)
+
+    assert [next(bodies) for _ in range(3)] == [b"x"] * 3
+    with pytest.raises(SourceMissing):
+        next(bodies)
+
+
+def test_each_of_many_answers_has_a_limit(serve: Callable[[Script], ScriptedServer], client: HttpClient) -> None:
+    """However it arrives."""
+    server = serve(lambda _heard: answer(b"x" * 1001))
+    with pytest.raises(SourceUnavailable, match="longer than 1000"):
+        many(client, server, range(3))
 
 
 def test_a_body_that_is_shorter_than_it_says_is_an_error(

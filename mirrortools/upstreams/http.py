@@ -10,9 +10,10 @@ import contextlib
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -107,10 +108,43 @@ class Request:
         return Request(url, self.method, headers, self.body, self.credential)
 
 
+def _encoded(requests: Iterable[Request], connection: Connection) -> bytes:
+    return b"".join(request.encode(connection.proxy_headers) for request in requests)
+
+
 def _header_line(name: str, value: str) -> str:
     if not name or ":" in name or _UNSENDABLE.search(name) or _UNSENDABLE_VALUE.search(value):
         raise ValueError("a header that cannot be sent")
     return f"{name}: {value}"
+
+
+class ConnectionLost(SourceUnavailable):
+    """The other side closed the connection before all of an answer was there."""
+
+
+def _unavailable(what: str, error: BaseException) -> SourceUnavailable:
+    kind = ConnectionLost if isinstance(error, ConnectionError) else SourceUnavailable
+    return kind(f"{what}: {describe(error)}")
+
+
+class _Line:
+    """Requests to one origin: those that are under way, in order, and those that will follow."""
+
+    def __init__(self, requests: Iterator[Request]) -> None:
+        self.under_way: deque[Request] = deque()
+        self._later = requests
+
+    def fill(self) -> Sequence[Request]:
+        """Let as many be under way as may be; those that are."""
+        self.under_way.extend(islice(self._later, PIPELINED - len(self.under_way)))
+        return self.under_way
+
+    def refill(self, connection: Connection) -> None:
+        """Send more when half of them were answered; that the connection cannot take them is told when it is read."""
+        count = len(self.under_way)
+        if count <= PIPELINED // 2 and (added := list(self.fill())[count:]):
+            with contextlib.suppress(*_NETWORK_ERRORS):
+                connection.wire.ask(_encoded(added, connection))
 
 
 class Body:
@@ -130,9 +164,9 @@ class Body:
         try:
             count = self._wire.readinto(buffer)
         except _NETWORK_ERRORS as error:
-            raise SourceUnavailable(f"{self.url}: broke off: {describe(error)}") from error
+            raise _unavailable(f"{self.url}: broke off", error) from error
         if count == 0 and self._wire.left:
-            raise SourceUnavailable(f"{self.url}: the body ended {self._wire.left} bytes too early")
+            raise ConnectionLost(f"{self.url}: the body ended {self._wire.left} bytes too early")
         self._watch_rate(count)
         return count
 
@@ -146,11 +180,11 @@ class Body:
         try:
             drawn = self._wire.draw(count)
         except _NETWORK_ERRORS as error:
-            raise SourceUnavailable(f"{self.url}: broke off: {describe(error)}") from error
+            raise _unavailable(f"{self.url}: broke off", error) from error
         if drawn is None:
             return None
         if drawn == 0:
-            raise SourceUnavailable(f"{self.url}: the body ended {self._wire.left} bytes too early")
+            raise ConnectionLost(f"{self.url}: the body ended {self._wire.left} bytes too early")
         self._wire.pour(file, offset, drawn)
         self._watch_rate(drawn)
         return drawn
@@ -222,7 +256,7 @@ class HttpClient:
         """Ask, follow redirects, and give the body of a 200 or 206. Raises UpstreamError by status."""
         for _ in range(_REDIRECTS + 1):
             with self._asked([request]) as connection:
-                head, body = self._answer(request, connection)
+                head, body = self._head(request, connection), Body(request.url, connection.wire)
                 if head.status in (200, 206):
                     body.start = content_start(request.url, head)
                     yield body
@@ -233,23 +267,41 @@ class HttpClient:
                 request = request.redirected(head)
         raise SourceUnavailable(f"{shown(request.url)}: more than {_REDIRECTS} redirects")
 
-    def read_many(self, requests: Sequence[Request], limit: int) -> Iterator[bytes]:
+    def read_many(self, requests: Iterable[Request], limit: int) -> Iterator[bytes]:
         """The bodies of many small answers, several requests under way at once; `limit` is each one's cap in bytes.
 
-        Redirects are not followed. Raises UpstreamError at the first answer that is not a 200.
+        What a connection did not answer before it was closed is asked for on a new one, as long as each answers at
+        least one request. Redirects are not followed. Raises UpstreamError at the first answer that is not a 200.
         """
         for _, same in groupby(requests, lambda request: origin_of(request.url)):
-            group = list(same)
-            for first in range(0, len(group), PIPELINED):
-                yield from self._read_some(group[first : first + PIPELINED], limit)
+            line = _Line(same)
+            while line.fill():
+                yield from self._read_some(line, limit)
 
-    def _read_some(self, requests: Sequence[Request], limit: int) -> Iterator[bytes]:
-        with self._asked(requests) as connection:
-            for request in requests:
-                head, body = self._answer(request, connection)
-                if head.status != 200:
-                    raise error_for(request.url, head)
-                yield body.read_all(limit)
+    def _read_some(self, line: _Line, limit: int) -> Iterator[bytes]:
+        """What one connection answers."""
+        answered = False
+        with self._asked(line.under_way) as connection:
+            while line.under_way:
+                try:
+                    content = self._whole_answer(line.under_way[0], connection, limit)
+                except ConnectionLost:
+                    if not answered:
+                        raise
+                    return
+                line.under_way.popleft()
+                answered = True
+                yield content
+                if not connection.wire.reusable:
+                    return
+                line.refill(connection)
+
+    def _whole_answer(self, request: Request, connection: Connection, limit: int) -> bytes:
+        head = self._head(request, connection)
+        if head.status != 200:
+            raise error_for(request.url, head)
+        body = connection.wire.whole_body(limit)
+        return Body(request.url, connection.wire).read_all(limit) if body is None else body
 
     @contextlib.contextmanager
     def _asked(self, requests: Sequence[Request]) -> Iterator[Connection]:
@@ -271,7 +323,7 @@ class HttpClient:
             except _NETWORK_ERRORS as error:
                 raise SourceUnavailable(f"{shown(url)}: {describe(error)}") from error
             try:
-                connection.wire.ask(b"".join(request.encode(connection.proxy_headers) for request in requests))
+                connection.wire.ask(_encoded(requests, connection))
                 connection.wire.wait()
             except _NETWORK_ERRORS as error:
                 self._connections.put_back(connection, reusable=False)
@@ -282,8 +334,8 @@ class HttpClient:
                 return connection
 
     @staticmethod
-    def _answer(request: Request, connection: Connection) -> tuple[Head, Body]:
+    def _head(request: Request, connection: Connection) -> Head:
         try:
-            return connection.wire.head(), Body(request.url, connection.wire)
+            return connection.wire.head()
         except _NETWORK_ERRORS as error:
-            raise SourceUnavailable(f"{shown(request.url)}: {describe(error)}") from error
+            raise _unavailable(shown(request.url), error) from error

@@ -89,7 +89,8 @@ class LfsBytes:
         links = [self._link(blob) for blob in blobs]
         requests = [Request(link.url, headers=link.headers, credential=link.credential) for link in links]
         limit = max(blob.size for blob in blobs)
-        yield from zip(blobs, self._client.read_many(requests, limit), strict=False)
+        for content, blob in zip(self._client.read_many(requests, limit), blobs, strict=True):
+            yield blob, content
 
     def segment_hashes(self, blob: Blob) -> object:
         """Ask a mirror of our own kind, known by the form of its links; None of any other host.

@@ -134,6 +134,14 @@ class Wire:
         self._chunked = self._left is None and head.chunked
         return head
 
+    def whole_body(self, limit: int) -> bytes | None:
+        """The body when all of it came with its head and it has `limit` bytes at most; None: it has to be read."""
+        if self._left is None or self._left > min(limit, len(self._ahead) - self._at):
+            return None
+        body = self._ahead[self._at : self._at + self._left]
+        self._at, self._left = self._at + self._left, 0
+        return body
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer` with the body; 0 at its end, or when the connection ended too early."""
         if self._chunked:
@@ -239,6 +247,9 @@ class Wire:
         received = self._socket.recv(HEAD_BYTES)
         if not received:
             raise ConnectionResetError(0, "the server closed the connection")
+        # A server may hold small answers back until those before are acknowledged, which is put off by 40 ms here
+        # (Nagle's algorithm, delayed ACK). Bodies that are read by themselves are long enough not to need it.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return received
 
     def _head_bytes(self) -> bytes:
