@@ -27,9 +27,10 @@ from mirrortools.upstreams import ByteSource
 
 SMALL_BYTES: Final = 256 << 10
 FEW: Final = 8
-_GROUP_COUNT: Final = 64
+# As many as one question of the batch API is about.
+_GROUP_COUNT: Final = 100
 _GROUP_BYTES: Final = 4 << 20
-_GROUPS_TOGETHER: Final = 64
+_GROUPS_TOGETHER: Final = 40
 _PREFIX: Final = "bulk."
 
 

@@ -52,7 +52,7 @@ def test_a_blob_that_is_missing_costs_its_group(tmp_path: Path) -> None:
     """The other groups come."""
     source = FakeSource("s", CONTENTS, Faults(refusals=(SourceMissing("no"),)))
 
-    assert fetch(tmp_path, source)[0] == len(CONTENTS) - 64
+    assert fetch(tmp_path, source)[0] == len(CONTENTS) - 100
 
 
 @pytest.mark.parametrize("trouble", [RateLimited("slow down", 9.0), AccessDenied("no"), SourceUnavailable("down")])

@@ -16,7 +16,8 @@ from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceU
 from mirrortools.model import Blob
 from mirrortools.upstreams.answers import origin_of
 from mirrortools.upstreams.http import Credential, HttpClient
-from mirrortools.upstreams.lfs import LfsBytes, LfsServer, Link, expiry, has_expired, read_batch
+from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry, read_batch
+from mirrortools.upstreams.links import Link, has_expired
 from tests.delivery import noise, sha256_blob
 from tests.fakes import Heard, ScriptedServer, answer
 from tests.strategies import trials

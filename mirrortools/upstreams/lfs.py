@@ -17,24 +17,10 @@ from mirrortools.model import Blob
 from mirrortools.upstreams.answers import error_for_status, shown
 from mirrortools.upstreams.base import Reader
 from mirrortools.upstreams.http import Credential, HttpClient, Request
+from mirrortools.upstreams.links import Link, Links, has_expired
 
-BATCH_OBJECTS = 100
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
-_EXPIRY_MARGIN_S = 10.0
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """Where a blob's bytes can be read until `expires_at` (Unix seconds), with the headers that it takes.
-
-    `credential` is the LFS server's, for links to that server itself.
-    """
-
-    url: str
-    headers: Mapping[str, str] = field(repr=False, default_factory=dict)
-    expires_at: float = float("inf")
-    credential: Credential | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +43,9 @@ class LfsBytes:
         self.name = name
         self._find_server = find_server
         self._server: LfsServer | None = None
+        self._choosing = threading.Lock()
         self._client = client
-        self._order: list[Blob] = []
-        self._places: dict[str, int] = {}
-        self._links: dict[str, Link | UpstreamError] = {}
-        self._lock = threading.Lock()
+        self._links = Links(self._batch)
 
     def break_off(self) -> None:
         """End what other threads read."""
@@ -69,9 +53,7 @@ class LfsBytes:
 
     def prepare(self, blobs: Sequence[Blob]) -> None:
         """Remember the order in which blobs will be wanted."""
-        with self._lock:
-            self._order = list(blobs)
-            self._places = {blob.digest: place for place, blob in enumerate(self._order)}
+        self._links.prepare(blobs)
 
     @contextlib.contextmanager
     def open(self, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
@@ -117,32 +99,29 @@ class LfsBytes:
 
     def _link(self, blob: Blob, instead_of: Link | None = None) -> Link:
         """A link that was not refused yet; other threads' answers are shared."""
-        with self._lock:
-            known = self._links.get(blob.digest)
-            if not isinstance(known, Link) or known is instead_of or has_expired(known.expires_at):
-                self._links |= self._batch(self._batch_around(blob))
-                known = self._links.get(blob.digest)
-        if known is None or known is instead_of:
+        found = self._links.get(blob, instead_of)
+        if found is None:
             raise SourceMissing(f"{self.name}: the batch answer says nothing about {blob}")
-        if isinstance(known, Link):
-            return known
-        raise known
-
-    def _batch_around(self, blob: Blob) -> list[Blob]:
-        place = self._places.get(blob.digest)
-        return [blob] if place is None else self._order[place : place + BATCH_OBJECTS]
+        if isinstance(found, Link):
+            return found
+        raise found
 
     def _batch(self, blobs: Sequence[Blob]) -> dict[str, Link | UpstreamError]:
-        server = self._server
-        if server is None or has_expired(server.expires_at):
-            server = self._server = self._find_server()
+        server = self._server_instead_of(None)
         try:
             return self._ask(server, blobs)
         except AccessDenied:
-            self._server = self._find_server()
-            if self._server == server:
+            renewed = self._server_instead_of(server)
+            if renewed == server:
                 raise
-            return self._ask(self._server, blobs)
+            return self._ask(renewed, blobs)
+
+    def _server_instead_of(self, refused: LfsServer | None) -> LfsServer:
+        """The server, found anew when it is not known, has expired, or is the one that refused."""
+        with self._choosing:
+            if self._server is None or self._server is refused or has_expired(self._server.expires_at):
+                self._server = self._find_server()
+            return self._server
 
     def _ask(self, server: LfsServer, blobs: Sequence[Blob]) -> dict[str, Link | UpstreamError]:
         question = {
@@ -204,8 +183,3 @@ def expiry(document: Mapping[str, Any]) -> float:
             seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
             return seconds if seconds > 0 else float("inf")
     return float("inf")
-
-
-def has_expired(expires_at: float) -> bool:
-    """Whether it is, or is about to be, too late."""
-    return expires_at - _EXPIRY_MARGIN_S < time.time()
