@@ -63,7 +63,7 @@ def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: Sources, progr
     bulk = Bulk(source, desk.store, desk.partial, desk.workers or BULK_WORKERS, progress.received, desk.stopped)
     if trouble := bulk.fetch(small):
         sources.shun(source, trouble)
-    missing = set(desk.store.missing(small))
+    missing = {blob for blob in small if not desk.store.has(blob)}
     return {blob: name for blob, name in wanted.items() if blob in missing or blob.size > SMALL_BYTES or not blob.size}
 
 
