@@ -13,10 +13,9 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -30,15 +29,19 @@ FEW: Final = 8
 # As many as one question of the batch API is about.
 _GROUP_COUNT: Final = 100
 _GROUP_BYTES: Final = 4 << 20
-_GROUPS_TOGETHER: Final = 40
+_LOT_COUNT: Final = 4000
 _PREFIX: Final = "bulk."
+
+Written = tuple[str | Path, Blob]
+"""A blob's content, checked, in a file that the store can adopt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
     """Where small blobs come from and go to. `folder` is on the store's file system.
 
-    `received` is told the bytes that came from the source, by its name; `stopped` ends it from outside.
+    `received` is told the bytes that came from the source, by its name, a
+    group at a time; `stopped` ends it from outside.
     """
 
     source: ByteSource
@@ -55,20 +58,18 @@ class Bulk:
 
         Raises StoreError, NoSpace, OSError.
         """
-        groups = _groups(blobs)
         with _own_folder(self.folder) as stage, self._threads() as (readers, adopter):
             adopting: Future[None] | None = None
-            while not self._stopped.is_set() and (some := list(islice(groups, _GROUPS_TOGETHER))):
-                try:
-                    written = list(chain.from_iterable(readers.map(lambda group: self._read(group, stage), some)))
+            try:
+                for lot in self._lots(_groups(blobs), readers, stage):
                     if adopting:
                         adopting.result()
-                except BaseException as error:
-                    self._end(error)
-                    raise
-                adopting = adopter.submit(self.store.adopt_all, written)
-            if adopting:
-                adopting.result()
+                    adopting = adopter.submit(self.store.adopt_all, lot)
+                if adopting:
+                    adopting.result()
+            except BaseException as error:
+                self._end(error)
+                raise
         return self._troubles[0] if self._troubles else None
 
     @contextlib.contextmanager
@@ -77,19 +78,38 @@ class Bulk:
         with ThreadPoolExecutor(self.workers, "bulk") as readers, ThreadPoolExecutor(1, "adopt") as adopter:
             yield readers, adopter
 
+    def _lots(self, groups: Iterable[list[Blob]], readers: ThreadPoolExecutor, stage: Path) -> Iterator[list[Written]]:
+        """What was read and written, as much at once as is adopted together."""
+        running: set[Future[list[Written]]] = set()
+        lot: list[Written] = []
+        for group in groups:
+            while len(running) >= self.workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    lot += future.result()
+            if self._stopped.is_set() or self.stopped.is_set():
+                break
+            if len(lot) >= _LOT_COUNT:
+                yield lot
+                lot = []
+            running.add(readers.submit(self._read, group, stage))
+        for future in running:
+            lot += future.result()
+        if lot:
+            yield lot
+
     def _end(self, error: BaseException) -> None:
         self._stopped.set()
         if not isinstance(error, OSError | StoreError | NoSpace):
             self.source.break_off()
 
-    def _read(self, group: Sequence[Blob], stage: Path) -> list[tuple[str, Blob]]:
+    def _read(self, group: Sequence[Blob], stage: Path) -> list[Written]:
         """Write the blobs of a group that come and hash right."""
-        written: list[tuple[str, Blob]] = []
-        if self._stopped.is_set():
-            return written
+        written: list[Written] = []
+        came_bytes = 0
         try:
             for blob, content in self.source.read_many(group):
-                self.received(self.source.name, len(content))
+                came_bytes += len(content)
                 if len(content) == blob.size and hashlib.sha256(content).hexdigest() == blob.digest:
                     path = f"{stage}/{blob.digest}"
                     _write(path, content)
@@ -101,6 +121,8 @@ class Bulk:
         except UpstreamError as error:
             self._troubles.append(error)
             self._stopped.set()
+        finally:
+            self.received(self.source.name, came_bytes)
         return written
 
 
