@@ -112,3 +112,8 @@ def check_files(case: Case, found: Mapping[str, Path]) -> None:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def one_line(text: str) -> str:
+    """The end of what a program said, fit for a list or a table, without the place of this clone."""
+    return " ".join(text.replace(f"{PROJECT}/", "").split())[-400:].replace("|", "/")

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import yaml
 from bench.case import PROJECT, Case, DidNotRun, Step, WrongBytes, check_files, environment
 from bench.measure import measure
 from bench.site import MIRRORTOOL
+from bench.stand_in.xxhash import NO_HASH
 
 _MANY_REQUESTS = 1_000_000  # counted as ever, but never waited for
 _SHA256 = PROJECT / "bench" / "sha256.py"
+_STAND_IN = PROJECT / "bench" / "stand_in"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,36 @@ class Ours:
             "repositories": list(case.repos),
             **self.settings,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class OursWithoutSegments:
+    """Ours without fsync, and with a stand-in for xxhash that costs nothing: what segment hashes cost.
+
+    The product has no such switch; the stand-in lies before the real module on the path of this process alone.
+    """
+
+    ours: Ours = field(default_factory=lambda: Ours(fsync=False))
+    name: str = "ours-no-segments"
+    about: str = "ours-no-fsync whose segment hashes cost nothing (a stand-in for xxhash, in this process alone)"
+    role: str = "ours"
+    durable: bool = False
+    keeps: bool = False
+
+    @contextmanager
+    def ready(self, case: Case, folder: Path) -> Iterator[Step]:
+        with self.ours.ready(case, folder) as step:
+            yield replace(step, env={**step.env, "PYTHONPATH": str(_STAND_IN)})
+
+    def check(self, case: Case, folder: Path, stdout: str) -> None:
+        """The bytes are right, and the segment hashes are the stand-in's: otherwise nothing was switched off."""
+        self.ours.check(case, folder, stdout)
+        for published in (folder / "root/public/blobs/segments").rglob("*"):
+            if published.is_file() and {*json.loads(published.read_text())["xxh3_128"]} != {NO_HASH}:
+                raise WrongBytes(f"{published} has real segment hashes; the stand-in was not used")
+
+    def engine_s(self, stdout: str) -> float | None:
+        return self.ours.engine_s(stdout)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.answers import Answer, most_buffered_bytes
-from bench.case import Case, DidNotRun, Step, WrongBytes
+from bench.case import Case, DidNotRun, Step, WrongBytes, one_line
 from bench.competitors import Ours
 from bench.content import MIB, Content
 from bench.measure import running
+from bench.record import Finding, Section, Stamp
 from bench.site import Site
 from mirrortools.segments import SEGMENT_BYTES, Segments, read_journal
 from mirrortools.upstreams.pipe import ROOM_BYTES
@@ -313,8 +314,22 @@ def _length(segments: Segments, index: int) -> int:
     return stop - start
 
 
+def section_of_kills(result: KillsResult, stamp: Stamp) -> Section:
+    """The section of the report, and the number that is required."""
+    return Section(report_kills(result), stamp, (_finding(result),))
+
+
+def _finding(result: KillsResult) -> Finding:
+    trials = result.trials
+    within = sum(trial.ratio <= trial.bound for trial in trials)
+    worst = f", worst {max(trial.ratio for trial in trials):.3f}" if trials else ""
+    is_met = len(trials) == result.work.trials == within and not result.problems
+    required = "sent / size ≤ 1 + in flight at the kills / size"
+    return Finding(result.work.title, required, f"{within} of {result.work.trials} trials{worst}", is_met)
+
+
 def report_kills(result: KillsResult) -> str:
-    """The section of the report."""
+    """The section as text."""
     work, trials = result.work, result.trials
     seeded = f"--work {NAME} --trials {work.trials} --seed {work.seed}"
     lines = [f"## {work.title}", "", f"`bench/pull {seeded}`; it took {result.took_s / 60:.1f} minutes", ""]
@@ -322,7 +337,7 @@ def report_kills(result: KillsResult) -> str:
     if trials:
         lines += [*_summary(trials, result.lasted), ""]
         lines += ["Each trial, as *ratio (hits/kills; bound)*:", "", "; ".join(map(_brief, trials)), ""]
-    lines += [f"- **{problem}**" for problem in result.problems]
+    lines += [f"- **{one_line(problem)}**" for problem in result.problems]
     return "\n".join([*lines, ""])
 
 

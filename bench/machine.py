@@ -38,7 +38,7 @@ def machine(folder: Path) -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """The programs that took part."""
-    found = {"mirrortools": _commit(), "Python": platform.python_version()}
+    found = {"mirrortools": commit(), "Python": platform.python_version()}
     return found | {name: _version(name, command) for name, command in _VERSIONS.items()}
 
 
@@ -53,7 +53,8 @@ def _version(name: str, command: list[str]) -> str:
     return match.group() if match else "unknown"
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Which commit of ours this is."""
     words = ["git", "-C", str(PROJECT)]
     commit = subprocess.run([*words, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
     status = [*words, "status", "--porcelain", "--", "mirrortools"]

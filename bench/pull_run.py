@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 import time
@@ -15,9 +14,9 @@ from pathlib import Path
 from bench import environments
 from bench.case import PROJECT
 from bench.kills import NAME as KILLS
-from bench.kills import Killer, Kills, kills, report_kills
-from bench.machine import machine, versions
-from bench.report import Heading, Result, report
+from bench.kills import Killer, Kills, kills, section_of_kills
+from bench.record import Result, load_record
+from bench.report import heading_now, stamp_now, write
 from bench.rounds import Rounds
 from bench.site import Site
 from bench.works import Work, works
@@ -25,6 +24,7 @@ from bench.works import Work, works
 RESULTS = PROJECT / "bench" / "RESULTS.md"
 QUICK = 1 / 32
 PYTHON_PEERS = ("olah",)
+_OUTPUT = "the report, in which what ran is replaced (bench/RESULTS.md when everything runs at full size)"
 
 
 def main() -> int:
@@ -42,35 +42,33 @@ def main() -> int:
     for name in PYTHON_PEERS:
         if any(competitor.name == name for work in chosen for competitor in work.competitors):
             environments.make(name)
-    text, is_right = _run(chosen, killing, options)
-    options.output.write_text(text)
-    print(f"{text}\nwrote {options.output}")
+    is_right = _run(chosen, killing, options)
+    print(f"{options.output.read_text()}\nwrote {options.output}")
     return 0 if is_right else 1
 
 
-def _run(chosen: Sequence[Work], killing: Kills | None, options: argparse.Namespace) -> tuple[str, bool]:
-    """All works: the report, and whether all is right. What is done lies in the folder's RESULTS.md until then."""
+def _run(chosen: Sequence[Work], killing: Kills | None, options: argparse.Namespace) -> bool:
+    """All works; whether all is right. Each is written down when it is done, in the place of what it had before."""
     options.folder.mkdir(parents=True, exist_ok=True)
-    heading = _heading(options)
+    stamp = stamp_now("bench/pull")
+    record = load_record(options.output, heading_now(options.folder))
     rounds = Rounds(options.folder / "targets", options.rounds, _say)
-    results: list[Result] = []
-    sections = []
     problems = []
     with Site(options.folder / "site") as site:
         for work in chosen:
             _say(f"{work.name}: {work.title}")
             began_s = time.monotonic()
-            results.append(Result(work, rounds.run(work, site), time.monotonic() - began_s))
-            problems += [entry.problem for entry in results[-1].entries if entry.problem]
-            (options.folder / "RESULTS.md").write_text(report(heading, results))
+            entries = rounds.run(work, site)
+            record = record.with_result(Result(work, entries, time.monotonic() - began_s, stamp, options.scale))
+            problems += [entry.problem for entry in entries if entry.problem]
+            write(record, options.output)
         if killing:
             _say(f"{KILLS}: {killing.title}, seed {killing.seed}")
             killed = Killer(options.folder / "targets", site, _say).run(killing)
-            sections.append(report_kills(killed))
+            record = record.with_section(KILLS, section_of_kills(killed, stamp))
             problems += killed.problems
-    text = report(heading, results, sections)
-    (options.folder / "RESULTS.md").write_text(text)
-    return text, not problems
+            write(record, options.output)
+    return not problems
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -90,7 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, help="multiply sizes and counts by this (BENCH_SCALE, or 1)")
     parser.add_argument("--list", action="store_true", help="name the works and the competitors")
     parser.add_argument("--folder", type=Path, default=PROJECT / ".cache" / "bench", help="where everything lies")
-    parser.add_argument("--output", type=Path, help="the report (bench/RESULTS.md when everything ran at full size)")
+    parser.add_argument("--output", type=Path, help=_OUTPUT)
     options = parser.parse_args()
     if options.scale is None:
         options.scale = QUICK if options.quick else float(os.environ.get("BENCH_SCALE", "1"))
@@ -118,12 +116,6 @@ def _is_killing(options: argparse.Namespace) -> bool:
 def _limited(work: Work, only: Sequence[str]) -> Work:
     kept = tuple(c for c in work.competitors if not only or c.name in only)
     return replace(work, competitors=kept)
-
-
-def _heading(options: argparse.Namespace) -> Heading:
-    command = shlex.join(["bench/pull", *sys.argv[1:]])
-    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return Heading(command, date, options.rounds, machine(options.folder), versions())
 
 
 def _say(text: str) -> None:

@@ -7,14 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from bench.case import Competitor
-from bench.competitors import Limit, Ours, OursAgain
+from bench.competitors import Limit, Ours, OursAgain, OursWithoutSegments
 from bench.content import GIB, KIB, MIB, Content
 from bench.peers import Aria2, Curl, GitLfs, Hub, Olah
 
 OURS_CARELESS: Final = "ours-no-fsync"
-# The name of a work that is wanted: ours against Ours(name=…, settings=…) without segment hashes, Target(…, 1.15).
-# The report says "not measured" until a work has this name.
-SEGMENT_HASHES: Final = "segment-hashes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,7 @@ OURS: Final = Ours()
 CARELESS: Final = Ours(
     OURS_CARELESS, "the same with fsync switched off (libeatmydata), as careless as the peers", False
 )
+NO_SEGMENTS: Final = OursWithoutSegments()
 AGAIN: Final = OursAgain()
 OPENSSL: Final = Limit("openssl", "`openssl dgst -sha256` of the files on the server's disk: no transfer, no writing")
 HASHLIB: Final = Limit("hashlib", "Python's hashlib over the same files, one thread")
@@ -86,8 +84,23 @@ def works(scale: float = 1.0) -> list[Work]:
             "one-blob",
             f"One blob of {_title(one)}",
             one,
-            (OURS, CARELESS, OPENSSL, HASHLIB, CURL_NULL, CURL_OPENSSL, FETCH, PULL, HUB, ARIA2, OLAH, CURL),
             (
+                OURS,
+                CARELESS,
+                NO_SEGMENTS,
+                OPENSSL,
+                HASHLIB,
+                CURL_NULL,
+                CURL_OPENSSL,
+                FETCH,
+                PULL,
+                HUB,
+                ARIA2,
+                OLAH,
+                CURL,
+            ),
+            (
+                Target("ours-no-segments", 1.15),
                 Target("openssl", 1.25),
                 Target("hashlib", 1.25),
                 Target("git-lfs-fetch", 1 / 4),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import pytest
 from bench import environments
 from bench.answers import Answer, read_answers
 from bench.case import Case, Competitor, DidNotRun, Step, WrongBytes, check_files
-from bench.competitors import Ours
+from bench.competitors import Limit, OursWithoutSegments
 from bench.content import KIB, MIB, Content
-from bench.kills import Ended, Killer, Kills, Life, Trial, report_kills
+from bench.kills import Ended, Killer, Kills, KillsResult, Life, Trial, report_kills, section_of_kills
 from bench.measure import measure
-from bench.report import Heading, Result, report
+from bench.record import Finding, Heading, Record, Result, Section, Stamp, load_record
+from bench.report import report, write
 from bench.rounds import Entry, Rounds, Sample
 from bench.site import Site
-from bench.works import AGAIN, LS_REMOTE, OURS, SEGMENT_HASHES, Target, Work, works
+from bench.works import AGAIN, CARELESS, LS_REMOTE, NO_SEGMENTS, OURS, Target, Work, works
 from mirrortools.segments import SEGMENT_BYTES, Segments
 
 TWO = Content(2, 64 * KIB)
@@ -113,6 +115,13 @@ def sample(wall_s: float, sync_s: float = 0.0) -> Sample:
     return Sample(wall_s, sync_s, 1.0, 32 * 1024 * KIB, 0, 0.5, 2)
 
 
+HEADING = Heading("today", {"Memory": "24 GiB"}, {"git": "2"})
+
+
+def record_of(work: Work, entries: list[Entry], took_s: float = 0.0) -> Record:
+    return Record(HEADING).with_result(Result(work, entries, took_s, Stamp("today", "bench/pull", "commit 1")))
+
+
 def test_the_report_says_what_is_met() -> None:
     """Ratios are taken round by round; each comparison has its own verdict; problems are named."""
     fetch, pull = (next(c for c in everyone("plain") if c.name == f"git-lfs-{verb}") for verb in ("fetch", "pull"))
@@ -123,7 +132,7 @@ def test_the_report_says_what_is_met() -> None:
         Entry(fetch, [sample(8.0, 2.0), sample(2.0, 2.0), sample(8.0, 2.0)]),
         Entry(pull, problem="no such host"),
     ]
-    text = report(Heading("bench/pull", "today", 3, {"Memory": "24 GiB"}, {"git": "2"}), [Result(work, entries, 90.0)])
+    text = report(record_of(work, entries, 90.0))
 
     assert "| git-lfs-fetch | ≥ 4× faster | 4.00 (2.00–4.00)× faster: met | 5.00 (4.00–5.00)× faster: met |" in text
     assert "`git-lfs-pull` did not run: no such host" in text
@@ -134,7 +143,7 @@ def test_the_report_lists_every_run_and_what_the_budget_allows() -> None:
     """No run is hidden behind a median; the budget makes looking at many slow, and that is told."""
     work = Work("unchanged-2", "Unchanged", ONE, (AGAIN, LS_REMOTE), copies=2)
     entries = [Entry(AGAIN, [sample(2.0), sample(1.0), sample(4.0)]), Entry(LS_REMOTE, [sample(1.5, 0.25)])]
-    text = report(Heading("bench/pull", "today", 3, {}, {}), [Result(work, entries, 90.0)])
+    text = report(record_of(work, entries, 90.0))
 
     assert "| 2.00 (1.00–4.00) | 2.00 · 1.00 · 4.00 |" in text
     assert "| 1.50 | 1.50+0.25 |" in text
@@ -143,16 +152,84 @@ def test_the_report_lists_every_run_and_what_the_budget_allows() -> None:
     assert "20 windows: 1.7 hours" in text
 
 
-def test_hashes_on_against_off_are_held_against_ours() -> None:
-    """A second kind of ours is a row with a verdict like anybody else; until then it is said not to be measured."""
-    off = Ours(name="ours-no-hashes")
-    work = Work(SEGMENT_HASHES, "Hashes", ONE, (OURS, off), (Target("ours-no-hashes", 1.15),))
-    entries = [Entry(OURS, [sample(1.1)]), Entry(off, [sample(1.0)])]
-    heading = Heading("bench/pull", "today", 1, {}, {})
+def test_segment_hashes_are_held_against_the_same_without_them() -> None:
+    """Another kind of ours is compared with fsync off on both sides, and there alone."""
+    work = Work("one-blob", "One", ONE, (OURS, CARELESS, NO_SEGMENTS), (Target("ours-no-segments", 1.15),))
+    entries = [Entry(OURS, [sample(9.0)]), Entry(CARELESS, [sample(1.1)]), Entry(NO_SEGMENTS, [sample(1.0, 7.0)])]
 
-    assert "| ours-no-hashes | ≤ 1.15× its time | 1.10× its time: met |" in report(heading, [Result(work, entries)])
-    assert "Not measured" not in report(heading, [Result(work, entries)])
-    assert "Segment hashes on against off" in report(heading, [])
+    assert "| ours-no-segments | ≤ 1.15× its time | 1.10× its time: met |  |" in report(record_of(work, entries))
+
+
+def test_segment_hashes_are_really_off(site: Site, rounds: Rounds) -> None:
+    """The stand-in is found where xxhash would be; real hashes are taken for a run that went wrong."""
+    (off,) = rounds.run(Work("off", "Off", Content(1, 8 * MIB), (NO_SEGMENTS,)), site)
+    (on,) = rounds.run(Work("on", "On", Content(1, 8 * MIB), (Pretending(),)), site)
+
+    assert off.problem == ""
+    assert "the stand-in was not used" in on.problem
+
+
+class Pretending(OursWithoutSegments):
+    """One that does as if it had no segment hashes."""
+
+    @contextmanager
+    def ready(self, case: Case, folder: Path) -> Iterator[Step]:
+        yield self.ours.step(case, folder)
+
+
+def test_what_is_required_stands_on_top() -> None:
+    """A row for each number: measured and judged, or said not to be measured."""
+    work = next(work for work in works() if work.name == "limited")
+    aria2 = next(c for c in work.competitors if c.name == "aria2-x16")
+    entries = [Entry(OURS, [sample(3.0)]), Entry(CARELESS, [sample(2.0)]), Entry(aria2, [sample(2.0, 0.5)])]
+    killed = Section("## Kills", Stamp(), (Finding("killed", "≤ 1", "2 of 2", True),))
+    text = report(record_of(work, entries).with_section("kills", killed))
+    table = text.partition("## What is required")[2].partition("## One blob")[0]
+
+    assert f"| {work.title} | aria2-x16 | not slower | 1.00× its time | 1.20× its time | **in part** |" in table
+    assert "| One blob of 2 GiB | openssl | ≤ 1.25× its time | not measured |" in table
+    assert "| memory of the process, every work |  | ≤ 64 MiB |  | 32 MiB (limited) | met |" in table
+    assert "| killed |  | ≤ 1 |  | 2 of 2 | met |" in table
+
+
+def test_looking_at_many_is_linear_or_not() -> None:
+    """The two largest numbers of repositories are compared."""
+    record = Record(HEADING)
+    for copies, wall_s in ((1, 1.0), (100, 2.0), (1000, 30.0)):
+        work = Work(f"unchanged-{copies}", "Unchanged", ONE, (AGAIN, LS_REMOTE), copies=copies)
+        record = record.with_result(Result(work, [Entry(AGAIN, [sample(wall_s)])]))
+
+    assert "each of 1,000 costs 1.50× what each of 100 costs: **not met**" in report(record)
+
+
+def test_a_run_replaces_its_own_works_and_keeps_the_others(tmp_path: Path) -> None:
+    """What an earlier run measured stays in the report, with its own command and commit."""
+    one, medium = (next(work for work in works() if work.name == name) for name in ("one-blob", "many-medium"))
+    earlier = Result(one, [Entry(OURS, [sample(2.0)])], 1.0, Stamp("yesterday", "bench/pull", "commit 1"))
+    later = Result(medium, [Entry(OURS, [sample(3.0)], "no luck")], 1.0, Stamp("today", "bench/pull -x", "commit 2"))
+    output = tmp_path / "RESULTS.md"
+    write(Record(HEADING).with_result(earlier).with_section("kills", Section("## Kills")), output)
+    write(load_record(output, HEADING).with_result(later), output)
+    kept = load_record(output, HEADING)
+
+    assert kept.results["one-blob"] == earlier
+    assert kept.results["many-medium"] == later
+    assert "`bench/pull` on yesterday, commit 1;" in output.read_text()
+    assert "`bench/pull -x` on today, commit 2;" in output.read_text()
+    assert "## Kills" in output.read_text()
+
+
+def test_a_work_that_is_no_more_is_left_out(tmp_path: Path) -> None:
+    """Its numbers could be held against nothing."""
+    gone = Limit("gone", "A competitor of old")
+    work = next(work for work in works() if work.name == "one-blob")
+    entries = [Entry(OURS, [sample(2.0)]), Entry(gone, [sample(1.0)])]
+    record = Record(HEADING).with_result(Result(work, entries))
+    record.with_result(Result(Work("old", "Old", ONE, (OURS,)), [])).save(tmp_path / "RESULTS.md")
+    kept = load_record(tmp_path / "RESULTS.md", HEADING)
+
+    assert [entry.competitor.name for entry in kept.results["one-blob"].entries] == ["ours"]
+    assert [*kept.results] == ["one-blob"]
 
 
 def test_the_log_tells_what_was_asked_and_sent() -> None:
@@ -223,6 +300,16 @@ def test_kills_at_random_moments(site: Site, tmp_path: Path) -> None:
     assert len(result.trials) == 3
     assert all(trial.kills and 1 <= trial.ratio <= trial.bound for trial in result.trials)
     assert "`bench/pull --work kills --trials 3 --seed 7`" in report_kills(result)
+    (finding,) = section_of_kills(result, Stamp()).findings
+    assert finding.is_met
+    assert finding.measured.startswith("3 of 3 trials")
+
+
+def test_trials_that_were_not_made_are_not_met() -> None:
+    """A run of kills that broke off has proven nothing."""
+    (finding,) = section_of_kills(KillsResult(Kills(ONE, 3, 7), [], ["broke"]), Stamp()).findings
+
+    assert not finding.is_met
 
 
 def test_every_work_has_ours_and_whom_it_is_held_against() -> None:
