@@ -158,6 +158,12 @@ class State:
         found = self._rows(RepositoryState, "SELECT * FROM repositories WHERE repo = ?", repo)
         return found[0] if found else RepositoryState(repo)
 
+    def checked_at(self) -> dict[str, float]:
+        """When each repository was last looked at with success, of those that were."""
+        query = "SELECT repo, checked_at FROM repositories WHERE checked_at IS NOT NULL"
+        with self._guarded():
+            return {row["repo"]: row["checked_at"] for row in self._db.execute(query)}
+
     def update(self, repo: str, **values: float | str | None) -> None:
         """Change fields of `RepositoryState`."""
         assignments = ", ".join(f"{name} = :{name}" for name in values)

@@ -6,21 +6,22 @@ source takes to answer.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirrortools.abreast import Enter, abreast, enter_at_once
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.desk import Progress
 from mirrortools.errors import Locked, MirrorError, StoreError
-from mirrortools.gate import Gate
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
+from mirrortools.order import look_order
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from mirrortools.deliver import EdgePool
     from mirrortools.errand import Delivery
 
-ABREAST = 8
-FETCHING = 2
 _LIVE_S = 1.0
 
 
@@ -50,7 +49,7 @@ class Watch:
         """A run over so many repositories begins."""
 
     def planned(self, repo: RepoId, plan: Plan) -> None:
-        """A plan was made; nothing was fetched yet."""
+        """A plan was made; nothing was fetched yet. It is made again for who had to wait."""
 
     def fetched(self, repo: RepoId, count: int) -> None:
         """`count` bytes came, or were on disk from an earlier run."""
@@ -124,6 +123,11 @@ class Outcome:
         return [error for error in found if error]
 
     @property
+    def is_remarkable(self) -> bool:
+        """Whether anything happened, here or at an edge."""
+        return self.changed or self.plan is not None or bool(self.errors or self.notes or self.sent_bytes)
+
+    @property
     def sent_bytes(self) -> int:
         """What left this host for all edges."""
         return sum(delivery.bytes_sent for delivery in self.deliveries)
@@ -137,57 +141,91 @@ class Call:
     wish: Wish
     watch: Watch
     pool: EdgePool | None
-    gate: Gate = field(default_factory=lambda: Gate(FETCHING))
     stopped: threading.Event = field(default_factory=threading.Event)
 
+    def stop(self) -> None:
+        """Break off whatever is under way, in any thread."""
+        self.stopped.set()
+        self.origin.clients.break_off()
+        if self.pool:
+            self.pool.abort()
 
-def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
+
+@dataclass(slots=True)
+class Tally:
+    """What a run came to: of very many repositories only those are kept of which something is to be said.
+
+    `error` is what went wrong behind the last repository.
+    """
+
+    repositories: int = 0
+    changed: int = 0
+    failed: int = 0
+    remarkable: list[Outcome] = field(default_factory=list)
+    error: MirrorError | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one that has ended."""
+        self.repositories += 1
+        self.changed += outcome.changed
+        self.failed += bool(outcome.errors)
+        if outcome.errors or outcome.notes:
+            self.remarkable.append(replace(outcome, publication=None, plan=None, names={}))
+
+    @property
+    def errors(self) -> list[MirrorError]:
+        """All that went wrong."""
+        found = [error for outcome in self.remarkable for error in outcome.errors]
+        return [*found, self.error] if self.error else found
+
+
+def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> Tally:
     """Sync and deliver repositories; what fails is told in its outcome and holds no other.
 
-    Several are looked at side by side; of those that have something to fetch, the smallest go first, few at a time.
+    Several are looked at side by side, hot ones first; who goes first of those with something to fetch: see `order`.
     """
+    tally = Tally()
     watch.begun(len(repositories))
-    with _pool(origin, repositories, wish) as pool:
-        call = Call(origin, wish, watch, pool)
-        outcomes = _side_by_side(repositories, call) if len(repositories) > 1 else []
-        for repository in repositories[len(outcomes) :]:
-            outcomes.append(_sync_and_deliver(repository, call))
-            watch.ended(outcomes[-1])
+    with (
+        _pool(origin, repositories, wish) as pool,
+        closing(_outcomes(repositories, Call(origin, wish, watch, pool))) as ended,
+    ):
+        for outcome in ended:
+            tally.add(outcome)
+            watch.ended(outcome)
+    place = {known.repo: number for number, known in enumerate(repositories)}
+    tally.remarkable.sort(key=lambda outcome: place[outcome.repo])
     if not wish.dry_run:
-        outcomes[-1:] = [_announce(origin, outcome) for outcome in outcomes[-1:]]
-    return outcomes
+        tally.error = _announce(origin)
+    return tally
 
 
-def _side_by_side(repositories: Sequence[RepositoryConfig], call: Call) -> list[Outcome]:
-    """Sync many repositories on a few threads; whatever ends this one ends those too."""
-    from concurrent.futures import ThreadPoolExecutor, as_completed
-
-    with ThreadPoolExecutor(ABREAST, "sync") as threads:
-        work = [threads.submit(_sync_and_deliver, repository, call) for repository in repositories]
-        try:
-            for done in as_completed(work):
-                call.watch.ended(done.result())
-        except BaseException:
-            call.stopped.set()
-            threads.shutdown(wait=False, cancel_futures=True)
-            call.origin.clients.break_off()
-            if call.pool:
-                call.pool.abort()
-            raise
-        return [done.result() for done in work]
+def _outcomes(repositories: Sequence[RepositoryConfig], call: Call) -> Generator[Outcome, None, None]:
+    """What came of each repository, as they end; one alone needs no threads beside."""
+    if len(repositories) == 1:
+        alone = _sync_and_deliver(repositories[0], enter_at_once, call)
+        yield from [alone] if alone else []
+        return
+    checked_at = call.origin.state.checked_at()
+    order = look_order(repositories, lambda known: known.hot, lambda known: checked_at.get(str(known.repo), 0.0))
+    with closing(
+        abreast(order, lambda item, enter: _sync_and_deliver(item, enter, call), lambda known: known.hot, call.stop)
+    ) as ended:
+        yield from ended
 
 
-def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> list[Outcome]:
+def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> Tally:
     """Deliver what is published, without asking any source."""
-    outcomes = []
+    tally = Tally()
     with _pool(origin, repositories, wish) as pool:
         for repository in repositories:
-            outcomes.append(_deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool)))
-            watch.ended(outcomes[-1])
-    return outcomes
+            outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool))
+            tally.add(outcome)
+            watch.ended(outcome)
+    return tally
 
 
-@contextlib.contextmanager
+@contextmanager
 def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) -> Iterator[EdgePool | None]:
     """The edges, or None when nothing is to be delivered to any."""
     if wish.dry_run or not any(wish.edges_of(repository) for repository in repositories):
@@ -199,21 +237,24 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
         yield pool
 
 
-def _announce(origin: Origin, last: Outcome) -> Outcome:
-    """Tell the public what is served; what goes wrong there is told with the last repository."""
+def _announce(origin: Origin) -> MirrorError | None:
+    """Tell the public what is served; gives what went wrong."""
     try:
         refs = {str(repo): origin.tree.refs(repo) for repo in origin.tree.repositories()}
         announce(origin.config, origin.state, refs, time.time())
     except MirrorError as error:
-        return replace(last, error=last.error or error)
-    return last
+        return error
+    return None
 
 
-def _sync_and_deliver(repository: RepositoryConfig, call: Call) -> Outcome:
+def _sync_and_deliver(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
+    """All that is to be done for a repository; None when it has to wait for its turn to fetch."""
     started_at = time.time()
     if call.wish.dry_run:
         return _foresee(repository, call)
-    outcome = _take_turn(repository, call)
+    outcome = _take_turn(repository, enter, call)
+    if outcome is None:
+        return None
     try:
         if not isinstance(outcome.error, Locked):
             _note_end(outcome, call.origin.state)
@@ -225,16 +266,14 @@ def _sync_and_deliver(repository: RepositoryConfig, call: Call) -> Outcome:
     return outcome
 
 
-def _take_turn(repository: RepositoryConfig, call: Call) -> Outcome:
+def _take_turn(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
     """Bring a repository in; whoever came by while that was going on wanted all that is configured."""
-    root, repo = call.origin.root, repository.repo
     all_of_it = replace(call, wish=replace(call.wish, only=None))
+    acts = (lambda: _bring_in(repository, enter, call), lambda: _bring_in(repository, enter, all_of_it))
     try:
-        return in_turn(
-            root, repo, "mirrortool sync", lambda: _bring_in(repository, call), lambda: _bring_in(repository, all_of_it)
-        )
+        return in_turn(call.origin.root, repository.repo, "mirrortool sync", *acts)
     except MirrorError as error:
-        return Outcome(repo, error=error)
+        return Outcome(repository.repo, error=error)
 
 
 def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
@@ -299,8 +338,8 @@ def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Ca
     return _look(place, upstream, origin, lacking)
 
 
-def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
-    """From the source to the published tree, for one repository."""
+def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
+    """From the source to the published tree, for one repository; None when it is not its turn to fetch."""
     origin, place = call.origin, call.origin.place(repository, call.wish.only)
     live = _Live(place.repo, origin, call.watch)
     live.begin()
@@ -317,11 +356,12 @@ def _bring_in(repository: RepositoryConfig, call: Call) -> Outcome:
     manifests = place.manifests(target)
     plan = make_plan(news.held, manifests.values(), origin.store.has)
     call.watch.planned(place.repo, plan)
+    if not enter(plan.fetch_bytes):
+        return None
     pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, call.stopped)
     progress = Progress(live.fetched)
-    with call.gate.passing(plan.fetch_bytes):
-        live.expect(plan.fetch_bytes)
-        pull.run(origin.store, progress)
+    live.expect(plan.fetch_bytes)
+    pull.run(origin.store, progress)
     press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)

@@ -44,7 +44,9 @@ def test_the_same_error_is_told_once_with_the_number_of_repositories() -> None:
     full = NoSpace("edge f: full")
     outcomes = [undelivered("one", unreached), undelivered("two", full), undelivered("three", unreached)]
 
-    assert complaints(outcomes) == ["edge e: nothing answers (this concerns 2 repositories)", "edge f: full"]
+    errors = [error for outcome in outcomes for error in outcome.errors]
+
+    assert complaints(errors) == ["edge e: nothing answers (this concerns 2 repositories)", "edge f: full"]
 
 
 def test_a_source_that_is_down_is_told_once_with_what_to_do(config: Config) -> None:

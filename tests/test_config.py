@@ -125,6 +125,19 @@ def test_a_job_gives_defaults_to_its_repositories(tmp_path: Path) -> None:
     assert (first.source.url, first.edges, second.edges) == ("https://a.example", (), ("bj1",))
 
 
+def test_a_job_or_a_repository_is_hot(tmp_path: Path) -> None:
+    """The repository has the last word; what says nothing is cold."""
+    hot = "hot: true\nrepositories: [a/b, {repo: c/d, hot: false}]\n"
+    config = read(tmp_path, hot=hot, plain="repositories: [e/f, {repo: g/h, hot: true}]\n")
+
+    assert {str(known.repo): known.hot for known in config.repositories()} == {
+        "a/b": True,
+        "c/d": False,
+        "e/f": False,
+        "g/h": True,
+    }
+
+
 def test_an_own_source_does_not_inherit_the_backup(tmp_path: Path) -> None:
     """Names of private models are not asked of the public backup; a backup of one's own may be named."""
     text = "source: dir:///srv/own\nrepositories: [a/b, {repo: c/d, backup_source: https://b.example}]\n"

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from mirrortools.errors import RateLimited, SourceUnavailable
+from mirrortools.errors import MirrorError, RateLimited, SourceUnavailable
 from mirrortools.text import count, moment, span
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ _LONGEST_TOLD_S: Final = 366 * 86400
 _STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"
 
 
-def complaints(outcomes: Sequence[Outcome]) -> list[str]:
+def complaints(errors: Sequence[MirrorError]) -> list[str]:
     """Each error, those of sources and those of edges; once, when several repositories met the same."""
-    texts = [str(error) for outcome in outcomes for error in outcome.errors]
-    return [f"{text}{_met(times)}" for text, times in Counter(texts).items()]
+    return [f"{text}{_met(times)}" for text, times in Counter(map(str, errors)).items()]
 
 
 def _met(times: int) -> str:

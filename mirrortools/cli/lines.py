@@ -1,25 +1,76 @@
-"""Showing a run where nobody looks on: a line for what is finished."""
+"""Showing a run where nobody looks on: a line for what is finished, and now and then one for how far the whole is."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from mirrortools.cli.meter import Meter
+from mirrortools.model import RepoId
+from mirrortools.plan import Plan
 from mirrortools.sync import Outcome, Watch
 
 Tell = Callable[[Outcome], None]
+Say = Callable[[str], None]
+FEW: Final = 20
+SAY_S: Final = 60.0
 
 
 class Lines(Watch):
-    """Tells each repository's outcome when it is there."""
+    """Tells each repository's outcome when it is there; of many repositories those alone where something happened.
 
-    def __init__(self, tell: Tell) -> None:
+    `every` tells them all. `say` gets a line about the whole of many once a minute.
+    """
+
+    def __init__(self, tell: Tell, say: Say, every: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self.meter = Meter(1)
         self._tell = tell
+        self._say = say
+        self._every = every
+        self._clock = clock
+        self._said_s = clock()
+        self._lock = threading.Lock()
+
+    def begun(self, repositories: int) -> None:
+        """Know how many there are."""
+        self.meter = Meter(repositories)
+
+    def planned(self, repo: RepoId, plan: Plan) -> None:
+        """Know how much will be fetched."""
+        with self._lock:
+            self.meter.planned(repo, plan.fetch_bytes)
+
+    def fetched(self, repo: RepoId, count: int) -> None:
+        """Know how much is here."""
+        with self._lock:
+            self.meter.came(repo, count, self._clock())
+            self._now_and_then()
 
     def ended(self, outcome: Outcome) -> None:
-        """Tell it."""
+        """Tell it, when it is worth it."""
+        with self._lock:
+            self.meter.end(outcome.repo, failed=bool(outcome.errors))
+            self._now_and_then()
+        if self._every or self.meter.repositories <= FEW or outcome.is_remarkable:
+            self.show(outcome)
+
+    def show(self, outcome: Outcome) -> None:
+        """Tell one outcome."""
         self._tell(outcome)
+
+    def line(self) -> str:
+        """How far the whole is."""
+        with self._lock:
+            return self.meter.line(self._clock())
+
+    def _now_and_then(self) -> None:
+        now_s = self._clock()
+        if self.meter.repositories > 1 and now_s - self._said_s >= SAY_S:
+            self._said_s = now_s
+            self._say(self.meter.line(now_s))
 
     def __enter__(self) -> Self:
         return self

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mirrortools.cli import Invocation, exit_statuses, print_json
+from mirrortools.cli import Invocation, exit_statuses
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
-from mirrortools.config import Config
+from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import (
     AccessDenied,
     EdgeRefused,
@@ -35,7 +38,7 @@ from mirrortools.model import short_ref
 from mirrortools.plan import Plan
 from mirrortools.state import State
 from mirrortools.store import Store
-from mirrortools.sync import Origin, Outcome, Watch, Wish
+from mirrortools.sync import Origin, Outcome, Tally, Watch, Wish
 from mirrortools.sync import deliver as run_deliver
 from mirrortools.sync import sync as run_sync
 from mirrortools.text import count, size, span
@@ -79,9 +82,11 @@ def sync(
     """
     invocation.when_stopped = "nothing was changed" if dry_run else _GOES_ON.format("fetched")
     wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
-    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, as_json, dry_run) as watch:
-        outcomes = run_sync(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json, invocation)
+    chosen = choice.of(invocation.config)
+    documents = _Documents(chosen) if as_json else None
+    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, documents, dry_run) as watch:
+        tally = run_sync(chosen, origin, wish, watch)
+    return _report(tally, documents, invocation)
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
@@ -94,9 +99,14 @@ def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choic
     """
     invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(edges, invocation.config))
-    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, as_json, dry_run=False) as watch:
-        outcomes = run_deliver(choice.of(invocation.config), origin, wish, watch)
-    return _report(outcomes, as_json, invocation)
+    chosen = choice.of(invocation.config)
+    documents = _Documents(chosen) if as_json else None
+    with (
+        _origin(invocation.config, invocation.environ) as origin,
+        _watch(invocation, documents, dry_run=False) as watch,
+    ):
+        tally = run_deliver(chosen, origin, wish, watch)
+    return _report(tally, documents, invocation)
 
 
 def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
@@ -123,42 +133,70 @@ def _clients(budget: Budget, environ: Mapping[str, str]) -> Clients:
     return Clients(urllib.request.getproxies(), urllib.request.proxy_bypass, budget)
 
 
+class _Documents:
+    """Outcomes for machines, kept as text until the end: of thousands of repositories that is little."""
+
+    def __init__(self, chosen: Sequence[RepositoryConfig]) -> None:
+        self._texts = dict.fromkeys((known.repo for known in chosen), "")
+        self._last: Outcome | None = None
+
+    def add(self, outcome: Outcome) -> None:
+        """One more; the last one may still hear of an error."""
+        self._write_last()
+        self._last = outcome
+
+    def end(self, error: MirrorError | None) -> None:
+        """Print them in the order of the configuration; an error behind the last repository is told with that."""
+        if self._last:
+            self._last = replace(self._last, error=self._last.error or error)
+        self._write_last()
+        click.echo("[\n" + ",\n".join(self._texts.values()) + "\n]")
+
+    def _write_last(self) -> None:
+        if self._last:
+            text = json.dumps(as_document(self._last), ensure_ascii=False, indent=2)
+            self._texts[self._last.repo] = textwrap.indent(text, "  ")
+
+
 @contextmanager
-def _watch(invocation: Invocation, as_json: bool, dry_run: bool) -> Iterator[Watch]:
+def _watch(invocation: Invocation, documents: _Documents | None, dry_run: bool) -> Iterator[Watch]:
     """Bars on a terminal, lines elsewhere; the outcomes themselves come at the end when they are JSON."""
     tell: Callable[[Outcome], None] = _tell_plan if dry_run else _tell
-    if as_json or invocation.quiet:
-        tell = _keep_quiet
-    terminal = sys.stderr.isatty() and not invocation.quiet
-    watch: Lines = Lines(tell)
-    if terminal:
+    if documents or invocation.quiet:
+        tell = documents.add if documents else _keep_quiet
+    every = documents is not None or invocation.verbose
+    watch = Lines(tell, _say, every)
+    if sys.stderr.isatty() and not invocation.quiet:
         from mirrortools.cli.bars import Bars  # rich takes its time to load, and timers have no terminal
 
-        watch = Bars(tell)
+        watch = Bars(tell, every)
     with watch:
         yield watch
 
 
-def _report(outcomes: Sequence[Outcome], as_json: bool, invocation: Invocation) -> int:
+def _report(tally: Tally, documents: _Documents | None, invocation: Invocation) -> int:
     """Print what machines asked for, complain, and give the exit status: that of the first error."""
-    if as_json:
-        print_json([as_document(outcome) for outcome in outcomes])
-    for outcome in outcomes:
+    if documents:
+        documents.end(tally.error)
+    for outcome in tally.remarkable:
         for note in outcome.notes:
             log.warning("mirrortool: %s", note)
-    for text in complaints(outcomes):
+    for text in complaints(tally.errors):
         log.error("mirrortool: %s", text)
-    for line in next_steps(outcomes, invocation.config, time.time()):
+    for line in next_steps(tally.remarkable, invocation.config, time.time()):
         log.warning("mirrortool: %s", line)
-    if len(outcomes) > 1 and not as_json and not invocation.quiet:
-        failed = sum(bool(outcome.errors) for outcome in outcomes)
-        changed = sum(outcome.changed for outcome in outcomes)
-        click.echo(f"{count(len(outcomes), 'repository/repositories')}: {changed} changed, {failed} failed")
-    return next((error.exit_status for outcome in outcomes for error in outcome.errors), 0)
+    if tally.repositories > 1 and not documents and not invocation.quiet:
+        counted = count(tally.repositories, "repository/repositories")
+        click.echo(f"{counted}: {tally.changed} changed, {tally.failed} failed")
+    return next((error.exit_status for error in tally.errors), 0)
+
+
+def _say(line: str) -> None:
+    log.info("mirrortool: %s", line)
 
 
 def _keep_quiet(_outcome: Outcome) -> None:
-    """Everything comes as JSON at the end."""
+    """Errors come at the end."""
 
 
 def _tell(outcome: Outcome) -> None:

@@ -48,6 +48,7 @@ class _JobPart:
     repositories: tuple[File[RepositoryForm], ...]
     sync_interval_s: int | None = None
     edges: tuple[str, ...] | None = None
+    hot: bool = False
 
 
 def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[str]) -> Config:
@@ -79,7 +80,8 @@ def _parts(main: File[MainForm], files: Sequence[File[JobForm]]) -> list[_JobPar
         parts.append(_JobPart(main.document.path.stem, main, _places(main, main.form.repositories)))
     for file in files:
         repositories = _places(file, file.form.repositories)
-        part = _JobPart(file.document.path.stem, file, repositories, file.form.sync_interval, file.form.edges)
+        form = file.form
+        part = _JobPart(file.document.path.stem, file, repositories, form.sync_interval, form.edges, form.hot)
         parts.append(part)
     return parts
 
@@ -114,6 +116,7 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
         exclude=form.exclude,
         edges=_edges(form.edges, part.edges, main.form.edges),
         force_push=form.force_push or main.form.force_push,
+        hot=part.hot if form.hot is None else form.hot,
     )
 
 

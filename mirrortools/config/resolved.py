@@ -78,7 +78,7 @@ class RepositoryConfig:
 
     `revisions` are ref names, fnmatch patterns of ref names, or commits of 40 hexadecimal digits. `include`
     and `exclude` are fnmatch patterns of whole paths, in which `*` crosses slashes. `edges` are names of
-    `Config.edges`.
+    `Config.edges`. Hot ones are looked at and fetched before all others.
     """
 
     repo: RepoId
@@ -90,6 +90,7 @@ class RepositoryConfig:
     exclude: tuple[str, ...] = ()
     edges: tuple[str, ...] = ()
     force_push: ForcePush = "refuse"
+    hot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

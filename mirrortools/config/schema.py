@@ -238,6 +238,9 @@ class SourcesForm(_Form):
     )
 
 
+_HOT: Final = "Look at it and fetch it before all that is not hot, whatever its size."
+
+
 class RepositoryForm(SourcesForm):
     """A repository to mirror: its name, or a mapping."""
 
@@ -268,6 +271,7 @@ class RepositoryForm(SourcesForm):
         description="What to do when the source moves a ref to an unrelated or older commit.",
         examples=["accept"],
     )
+    hot: bool | None = Field(default=None, description=f"{_HOT} As in the job when left out.", examples=[True])
 
     @model_validator(mode="before")
     @classmethod
@@ -320,6 +324,7 @@ class JobForm(SourcesForm):
         description="Edges for the repositories that name none; all when left out.",
         examples=[["bj1"]],
     )
+    hot: bool = Field(default=False, description=f"{_HOT} For the repositories that do not say.", examples=[True])
     repositories: _Repositories = Field(description="What to mirror.", examples=_REPOSITORY_EXAMPLES)
 
 

@@ -100,6 +100,7 @@ def _repository(repository: RepositoryConfig) -> Document:
         "source": _source(repository.source),
         "backup_source": _source(backup) if backup else None,
         "force_push": repository.force_push,
+        "hot": repository.hot,
     }
 
 

@@ -1,0 +1,95 @@
+"""How far a run over many repositories is: counts, the rate of the last moments, and how long it will take at least."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from mirrortools.model import RepoId
+from mirrortools.text import size, span
+
+WINDOW_S: Final = 20.0
+_LEAST_S: Final = 2.0
+_STEP_S: Final = 0.5
+
+
+@dataclass(slots=True)
+class Meter:
+    """Counts a run over `repositories`. Times are seconds of any clock, sizes bytes; not thread-safe.
+
+    What is to come is known of the repositories that were looked at: until that is every one, the total and the time
+    are the least that they can be, and are told as that.
+    """
+
+    repositories: int
+    ended: int = 0
+    failed: int = 0
+    came_bytes: int = 0
+    _open: dict[RepoId, tuple[int, int]] = field(default_factory=dict)
+    _window: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def planned(self, repo: RepoId, fetch_bytes: int) -> None:
+        """So much is to come for a repository; said again when it had to wait."""
+        self._open[repo] = (fetch_bytes, self._open.get(repo, (0, 0))[1])
+
+    def came(self, repo: RepoId, count: int, now_s: float) -> None:
+        """More of a repository is here."""
+        planned, before = self._open.get(repo, (0, 0))
+        self._open[repo] = (planned, before + count)
+        self.came_bytes += count
+        if not self._window or now_s - self._window[-1][0] >= _STEP_S:
+            self._window.append((now_s, self.came_bytes))
+            while now_s - self._window[0][0] > WINDOW_S and len(self._window) > 2:
+                self._window.popleft()
+
+    def end(self, repo: RepoId, *, failed: bool) -> None:
+        """A repository is done: what was planned and did not come is not to come any more."""
+        self._open.pop(repo, None)
+        self.ended += 1
+        self.failed += failed
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every repository was looked at, so that the total is known."""
+        return self.ended + len(self._open) >= self.repositories
+
+    @property
+    def total_bytes(self) -> int:
+        """What has come and what is known to come; bytes that came twice are no reason to expect less."""
+        return self.came_bytes + self.left_bytes
+
+    @property
+    def left_bytes(self) -> int:
+        """What is known to come."""
+        return sum(max(0, planned - came) for planned, came in self._open.values())
+
+    def rate(self, now_s: float) -> float:
+        """Bytes a second in the last moments; 0 while too little is known, and when nothing comes."""
+        if not self._window:
+            return 0.0
+        first_s, first_bytes = self._window[0]
+        elapsed_s = now_s - first_s
+        return (self.came_bytes - first_bytes) / elapsed_s if elapsed_s >= _LEAST_S else 0.0
+
+    def left_s(self, now_s: float) -> float | None:
+        """How long what is known to come takes at that rate; None when nobody can tell."""
+        rate = self.rate(now_s)
+        return self.left_bytes / rate if rate and self.left_bytes else None
+
+    def line(self, now_s: float) -> str:
+        """All of it, as people read it."""
+        parts = [f"{self.ended:,}/{self.repositories:,} repositories"]
+        parts += [f"{self.failed:,} failed"] if self.failed else []
+        parts += self._bytes(now_s)
+        return ", ".join(parts)
+
+    def _bytes(self, now_s: float) -> list[str]:
+        if not self.total_bytes:
+            return []
+        least = "" if self.is_known else "at least "
+        parts = [f"{size(self.came_bytes)} of {least}{size(self.total_bytes)}"]
+        rate, left_s = self.rate(now_s), self.left_s(now_s)
+        parts += [f"{size(round(rate))}/s"] if rate else []
+        parts += [f"{least or 'about '}{span(left_s)} left"] if left_s is not None else []
+        return parts
