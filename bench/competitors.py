@@ -117,10 +117,10 @@ class OursAgain:
 
     @contextmanager
     def ready(self, case: Case, folder: Path) -> Iterator[Step]:
-        step = self.ours.step(case, folder)
         if not (folder / "root").exists():
-            measure(step, folder)
-        yield step
+            first = replace(self.ours, fsync=not shutil.which("eatmydata"))  # thousands of them, none measured
+            measure(first.step(case, folder), folder)
+        yield self.ours.step(case, folder)
 
     def check(self, case: Case, folder: Path, stdout: str) -> None:
         self.ours.check(case, folder, stdout)

@@ -44,7 +44,7 @@ class Bars(Lines):
         self._live = Live(console=console, get_renderable=self._drawn, refresh_per_second=_DRAWN_PER_S, transient=True)
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._live.start(refresh=True)
         return self
 
     def __exit__(
@@ -84,7 +84,7 @@ class Bars(Lines):
         """Tell an outcome above the line."""
         self._live.stop()
         super().show(outcome)
-        self._live.start()
+        self._live.start(refresh=True)
 
     def _task(self, name: str) -> TaskID:
         with self._lock:
