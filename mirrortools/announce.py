@@ -5,45 +5,56 @@ A trace file holds one line of the time (UTC) and then `Key: value` lines, as De
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mirrortools import __version__
 from mirrortools.config import Config
-from mirrortools.files import make_folder, write_file, write_json
+from mirrortools.files import make_folder, write_file, write_json, write_pieces
+from mirrortools.model import RepoId
 from mirrortools.state import State
 from mirrortools.store import write_error
 
+Refs = Callable[[RepoId], Mapping[str, str]]
+"""The refs that are served of a repository: full name → commit."""
 
-def announce(config: Config, state: State, refs: Mapping[str, Mapping[str, str]], now: float) -> None:
-    """Write the public files anew. `refs` has what is served: repository → full ref name → commit.
 
-    Raises StoreError, NoSpace.
-    """
+def announce(config: Config, state: State, repos: Collection[RepoId], refs: Refs, now: float) -> None:
+    """Write the public files anew, about repositories that may be very many. Raises StoreError, NoSpace."""
     folder = config.root / "public" / ".mirror"
     edges = {name: edge.http for name, edge in sorted(config.edges.items()) if edge.http}
-    status = {"now": now, "repositories": list(_repositories(state, refs))}
+    listed = (_about(repo, refs(repo), state) for repo in sorted(repos, key=str))
     try:
         make_folder(folder / "trace")
-        write_json(folder / "status.json", status)
+        write_pieces(folder / "status.json", _status(listed, now))
         write_json(folder / "edges.json", {"edges": edges})
-        write_file(trace_file(config.root), trace(len(refs), now).encode())
+        write_file(trace_file(config.root), trace(len(repos), now).encode())
     except OSError as error:
         raise write_error(folder, error) from error
 
 
-def _repositories(state: State, refs: Mapping[str, Mapping[str, str]]) -> Iterable[dict[str, object]]:
-    for repo, published in sorted(refs.items()):
-        known = state.repository(repo)
-        yield {
-            "repo": repo,
-            "refs": dict(published),
-            "status": known.status,
-            "checked_at": known.checked_at,
-            "published_at": known.published_at,
-        }
+def _status(repositories: Iterable[Mapping[str, object]], now: float) -> Iterator[bytes]:
+    """The JSON of status.json, in pieces."""
+    yield f'{{"now":{json.dumps(now)},"repositories":['.encode()
+    separator = ""
+    for document in repositories:
+        yield f"{separator}{json.dumps(document, ensure_ascii=False, separators=(',', ':'))}".encode()
+        separator = ","
+    yield b"]}"
+
+
+def _about(repo: RepoId, refs: Mapping[str, str], state: State) -> dict[str, object]:
+    known = state.repository(str(repo))
+    return {
+        "repo": known.repo,
+        "refs": dict(refs),
+        "status": known.status,
+        "checked_at": known.checked_at,
+        "published_at": known.published_at,
+    }
 
 
 def trace(repositories: int, now: float) -> str:

@@ -240,8 +240,7 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
 def _announce(origin: Origin) -> MirrorError | None:
     """Tell the public what is served; gives what went wrong."""
     try:
-        refs = {str(repo): origin.tree.refs(repo) for repo in origin.tree.repositories()}
-        announce(origin.config, origin.state, refs, time.time())
+        announce(origin.config, origin.state, [*origin.tree.repositories()], origin.tree.refs, time.time())
     except MirrorError as error:
         return error
     return None

@@ -12,9 +12,12 @@ import pytest
 from mirrortools.announce import announce, trace, trace_file
 from mirrortools.config import Config, EdgeConfig, load
 from mirrortools.errors import StoreError
+from mirrortools.model import RepoId
 from mirrortools.state import State
 
 COMMIT = "1" * 40
+
+REPO, OTHER = RepoId.parse("acme/tiny"), RepoId.parse("datasets/acme/x")
 
 
 @pytest.fixture
@@ -37,12 +40,16 @@ def state(config: Config) -> Iterator[State]:
     opened.close()
 
 
+def no_refs(_repo: RepoId) -> dict[str, str]:
+    return {}
+
+
 def test_status_edges_and_trace_are_written_and_replaced(config: Config, state: State) -> None:
     """Twice, with news in between; nothing that is not public is in them."""
     state.update("acme/tiny", status="success", checked_at=5.0, published_at=4.0, error="a secret path")
     folder = config.root / "public" / ".mirror"
-    announce(config, state, {}, 1.0)
-    announce(config, state, {"acme/tiny": {"refs/heads/main": COMMIT}}, 7.0)
+    announce(config, state, [], no_refs, 1.0)
+    announce(config, state, [OTHER, REPO], lambda repo: {"refs/heads/main": COMMIT} if repo == REPO else {}, 7.0)
     status = json.loads((folder / "status.json").read_text())
 
     assert status["now"] == 7.0
@@ -53,10 +60,11 @@ def test_status_edges_and_trace_are_written_and_replaced(config: Config, state: 
             "status": "success",
             "checked_at": 5.0,
             "published_at": 4.0,
-        }
+        },
+        {"repo": "datasets/acme/x", "refs": {}, "status": "none", "checked_at": None, "published_at": None},
     ]
     assert json.loads((folder / "edges.json").read_text()) == {"edges": {"b": "https://b.example"}}
-    assert "Repositories: 1" in trace_file(config.root).read_text()
+    assert "Repositories: 2" in trace_file(config.root).read_text()
     assert sorted(path.name for path in folder.iterdir()) == ["edges.json", "status.json", "trace"]
 
 
@@ -73,7 +81,7 @@ def test_a_tree_that_cannot_be_written_is_told(config: Config, state: State) -> 
     """As StoreError with the path, so that outcomes are not lost to a bug report."""
     (config.root / "public").write_text("a file")
     with pytest.raises(StoreError, match="public"):
-        announce(config, state, {}, 1.0)
+        announce(config, state, [], no_refs, 1.0)
 
 
 def test_a_host_without_a_name_has_a_trace(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
