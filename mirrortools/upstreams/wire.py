@@ -113,6 +113,7 @@ class Wire:
         self._keeps_alive = True
         self._pipe: Pipe | None = None
         self._can_pipe = not self._is_tls
+        self._is_tcp = connected.family in (socket.AF_INET, socket.AF_INET6)
 
     def ask(self, requests: bytes) -> None:
         """Write one request, or several."""
@@ -249,7 +250,8 @@ class Wire:
             raise ConnectionResetError(0, "the server closed the connection")
         # A server may hold small answers back until those before are acknowledged, which is put off by 40 ms here
         # (Nagle's algorithm, delayed ACK). Bodies that are read by themselves are long enough not to need it.
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        if self._is_tcp:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         return received
 
     def _head_bytes(self) -> bytes:
