@@ -16,6 +16,8 @@ from pathlib import Path
 from bench import environments
 from bench.case import PROJECT, Case, Step
 from bench.competitors import Ours, OursAgain
+from bench.record import Section, load_record
+from bench.report import heading_now, stamp_now, write
 from bench.rounds import touch_memory
 from bench.site import Site
 from bench.works import Work, works
@@ -44,9 +46,21 @@ def main() -> int:
             took_s = _run(_profiled(step, options.tool, profile), step)
     shutil.rmtree(folder)
     print(f"{work.title}: {took_s:.2f} s under {options.tool}\n")
-    print("\n".join(SUMMARIES[options.tool](profile)))
+    summary = "\n".join(SUMMARIES[options.tool](profile))
+    print(summary)
     print(f"\nThe whole profile: {profile}")
+    if options.output:
+        _keep(f"{work.title}, under {options.tool}: {took_s:.2f} s", summary, options)
     return 0
+
+
+def _keep(title: str, summary: str, options: argparse.Namespace) -> None:
+    """Put the summary into a report, in the place of what the same work and tool gave before."""
+    stamp = stamp_now("bench/profile")
+    lines = [f"## Where the time goes: {title}", "", f"`{stamp.command}` on {stamp.date}, {stamp.commit}", ""]
+    section = Section("\n".join([*lines, "```", summary.rstrip(), "```", ""]), stamp)
+    record = load_record(options.output, heading_now(options.folder))
+    write(record.with_section(f"profile {options.work} {options.tool}", section), options.output)
 
 
 def _options() -> argparse.Namespace:
@@ -56,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=float(os.environ.get("BENCH_SCALE", "1")))
     parser.add_argument("--no-fsync", action="store_true", help="with fsync switched off")
     parser.add_argument("--folder", type=Path, default=PROJECT / ".cache" / "bench", help="where everything lies")
+    parser.add_argument("--output", type=Path, help="a report of bench/pull that gets the summary as a section")
     return parser.parse_args()
 
 
