@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -23,6 +24,7 @@ _FIRST_PAUSE_S = 1.0
 _MOST_DAMAGES = 3
 _PASSED_OVER_BYTES = 64 << 10
 _EARLIER = "an earlier run"
+_log = logging.getLogger("mirrortools.fetch")
 
 
 class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
@@ -57,6 +59,10 @@ class Arrival:
         self._refused: set[str] = set()
         self._alone: str | None = None
         self._damages = 0
+        self._renewed = False
+        self._origins: dict[int, tuple[str, str]] = {}
+        self._versions: dict[str, str] = {}
+        self._changed: set[str] = set()
         self._one_at_a_time = threading.Lock()
         self._choosing = threading.Lock()
         self._progress.resumed(growing.resumed_bytes)
@@ -176,8 +182,18 @@ class Arrival:
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
             if reader.start != start and not whole:
                 return False
+            self._meet(source, reader.version)
             self._copy(source, reader, stop if reader.start == start else segments.size)
         return True
+
+    def _meet(self, source: ByteSource, version: str) -> None:
+        """Notice when the file of a source is another one than before. What that is worth the SHA-256 decides."""
+        before = self._versions.get(source.name, version)
+        if version:
+            self._versions[source.name] = version
+        if version not in ("", before) and source.name not in self._changed:
+            self._changed.add(source.name)
+            _log.warning("%s: %s changed while it was fetched", source.name, self._name)
 
     def _copy(self, source: ByteSource, reader: Reader, stop: int) -> None:
         """Take up to `stop`, segment by segment; those that are done, or that another worker has, are passed over."""
@@ -203,6 +219,7 @@ class Arrival:
             moved = self.partial.receive(reader, offset, end - offset)
             self._received(source, moved)
             offset += moved
+        self._origins[index] = (source.name, reader.version)
         self.partial.finish_segment(index)
 
     def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
@@ -238,13 +255,24 @@ class Arrival:
                 raise StoreError(
                     f"{self.partial.path}: gives back other bytes than were written; check disk and memory"
                 )
+        elif outdated := self._outdated():
+            self._renewed = True
+            self.partial.forget(outdated)
         else:
             self._reject(got)
+
+    def _outdated(self) -> list[int]:
+        """The segments of files that changed since, when the bytes are wrong; once, or it might never end."""
+        if self._renewed:
+            return []
+        newest = self._versions
+        return [index for index, (name, version) in self._origins.items() if newest.get(name, version) != version]
 
     def _reject(self, got: str) -> None:
         """Wrong bytes came. Keep them aside and start over with one source that has not lied about this blob."""
         aside = self._desk.quarantine / self.partial.blob.digest
         contributors, self._contributors = self._contributors, set()
+        self._origins.clear()
         if len(contributors) == 1:
             self._refused |= contributors
         remaining = self._sources.in_order(self._refused)

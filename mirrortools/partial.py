@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -289,12 +289,23 @@ class Partial:
         """
         with self._hash_lock, self._lock:
             damaged = [i for i, d in self.done.items() if self._segment_digest(*self.segments.bounds(i)) != d]
-            for index in damaged:
-                del self.done[index]
-            self._start_hashing()
-            for index in self.done:
-                self._count_written(index)
+            self._drop(damaged)
         return len(damaged)
+
+    def forget(self, indices: Collection[int]) -> None:
+        """Drop segments that are to be fetched again, for the next run too, and hash from the start again."""
+        with self._hash_lock, self._lock:
+            self._drop(indices)
+            if self._journal >= 0:
+                os.close(self._journal)
+                self._rewrite_journal()
+
+    def _drop(self, indices: Collection[int]) -> None:
+        for index in indices:
+            self.done.pop(index, None)
+        self._start_hashing()
+        for index in self.done:
+            self._count_written(index)
 
     def move_away(self, target: Path) -> None:
         """Give the wrong content to `target`; `begin_again` or `close` afterwards."""

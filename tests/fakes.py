@@ -42,7 +42,8 @@ class Faults:
 
     `wrong` flips one byte of each blob, `cut_after` ends each answer after so many bytes, `at_most` gives no more
     at once, `missing` answers that there is no such blob, `rangeless` begins every answer at 0, `misplaced` sends
-    from a byte that was not asked for, `refusals` are raised one after the other before anything is answered.
+    from a byte that was not asked for, `changes_after` so many answers a wrong file is replaced by the right one,
+    `refusals` are raised one after the other before anything is answered.
     """
 
     wrong: bool = False
@@ -51,12 +52,13 @@ class Faults:
     missing: bool = False
     rangeless: bool = False
     misplaced: bool = False
+    changes_after: int = 0
     refusals: tuple[UpstreamError, ...] = ()
 
     @property
     def honest(self) -> bool:
         """Whether a blob comes from it in the end, with none but right bytes."""
-        return not (self.wrong or self.missing or self.misplaced or self.cut_after is not None)
+        return not (self.wrong or self.missing or self.misplaced or self.changes_after or self.cut_after is not None)
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class FakeReader:
     source: FakeSource
     content: memoryview
     start: int
+    version: str = ""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`."""
@@ -140,26 +143,29 @@ class FakeSource:
             self.asked.append((blob.digest, start, stop))
             refusal = self._refusals.pop(0) if self._refusals else None
             self.open_readers += 1
+            is_old = len(self.asked) <= self.faults.changes_after
         try:
             if refusal:
                 raise refusal
-            yield self._answer(blob, start, stop)
+            yield self._answer(blob, start, stop, is_old)
         finally:
             with self.lock:
                 self.open_readers -= 1
 
-    def _answer(self, blob: Blob, start: int, stop: int) -> FakeReader:
+    def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
         by_digest: Mapping[str, bytes] = {sha256_blob(content).digest: content for content in self.contents}
         if self.faults.missing or blob.digest not in by_digest:
             raise SourceMissing(f"{self.name}: has no {blob}")
         content = bytearray(by_digest[blob.digest])
         if self.faults.wrong and content:
             content[len(content) // 2] ^= 0xFF
+        if is_old and content:
+            content[0] ^= 0xFF
         if self.faults.misplaced:
             start += 1
         begin = 0 if self.faults.rangeless else start
         sent = memoryview(content)[begin : None if self.faults.rangeless else stop]
-        return FakeReader(self, sent[: self.faults.cut_after], begin)
+        return FakeReader(self, sent[: self.faults.cut_after], begin, "old" if is_old else "new")
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from mirrortools.fetch import fetch
 from mirrortools.model import Blob
 from mirrortools.store import Store, hash_file
 from tests.delivery import noise, sha256_blob
-from tests.fakes import Clock, FakeSource, Faults
+from tests.fakes import Clock, FakeReader, FakeSource, Faults
 from tests.strategies import trials
 
 SEGMENT = 64
@@ -70,6 +70,7 @@ def faults() -> st.SearchStrategy[Faults]:
         missing=st.booleans(),
         rangeless=st.booleans(),
         misplaced=st.booleans(),
+        changes_after=st.sampled_from([0, 0, 1, 2, 5]),
         refusals=st.lists(passing, max_size=2).map(tuple),
     )
 
@@ -139,6 +140,52 @@ def test_a_source_that_is_asked_alone_and_fails_gives_way(tmp_path: Path) -> Non
     bring(desk, content)
 
     assert stored(desk, content) == content
+
+
+@pytest.mark.parametrize("changes_after", [1, 2])
+def test_a_file_that_changes_between_segments_is_fetched_anew_where_it_was_another_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changes_after: int
+) -> None:
+    """The wrong whole costs the segments of the earlier file again, and nothing of the later one."""
+    content = noise(SEGMENT * 40)
+    source = FakeSource("s", [content], Faults(changes_after=changes_after))
+    before = [(0, SEGMENT * 16), (SEGMENT * 16, SEGMENT * 32)]
+    bring(desk := desk_for(tmp_path, [source], workers=1), content)
+
+    assert stored(desk, content) == content
+    assert [(start, stop) for _, start, stop in source.asked[3:]] == before[:changes_after]
+    assert "f0 changed while it was fetched" in caplog.text
+    assert not desk.quarantine.exists()
+
+
+def test_a_file_that_changes_in_name_alone_costs_nothing(tmp_path: Path) -> None:
+    """Another ETag of the same bytes, as after a copy: the SHA-256 of the whole decides, and no byte comes twice."""
+    content = noise(SEGMENT * 40)
+
+    class Copied(FakeSource):
+        def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+            return replace(FakeSource._answer(self, blob, start, stop, False), version=f"{start}")
+
+    source = Copied("s", [content])
+    bring(desk := desk_for(tmp_path, [source]), content)
+
+    assert stored(desk, content) == content
+    assert source.sent_bytes == len(content)
+
+
+def test_a_file_that_is_another_one_with_every_answer_ends_with_wrong_bytes(tmp_path: Path) -> None:
+    """It is tried anew once, and no more."""
+    content = noise(SEGMENT * 40)
+
+    class Restless(FakeSource):
+        def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+            return replace(FakeSource._answer(self, blob, start, stop, True), version=f"{len(self.asked)}")
+
+    source = Restless("s", [content])
+    with pytest.raises(IntegrityError):
+        bring(desk_for(tmp_path, [source]), content)
+
+    assert source.sent_bytes <= 3 * len(content)
 
 
 def test_what_was_hashed_is_not_written_again(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.upstreams import http
-from mirrortools.upstreams.answers import describe, origin_of, retry_after_s, shown
+from mirrortools.upstreams.answers import describe, origin_of, retry_after_s, shown, version_of
 from mirrortools.upstreams.http import PIPELINED, Credential, HttpClient, Request
+from mirrortools.upstreams.wire import Head
 from tests.delivery import noise
 from tests.fakes import Heard, ScriptedServer, answer
 from tests.strategies import any_text, trials
@@ -307,6 +308,33 @@ def test_a_part_that_hides_where_it_begins_is_refused(
     server = serve(lambda _heard: answer(b"cd", 206, Content_Range=value))
     with pytest.raises(SourceUnavailable, match="Content-Range"):
         get(client, server.origin)
+
+
+@pytest.mark.parametrize(
+    ("headers", "version"),
+    [
+        ({"etag": '"abc"'}, '"abc"'),
+        ({"etag": 'W/"abc"', "last-modified": formatdate(0), "date": formatdate(9)}, ""),
+        ({"etag": "abc"}, ""),
+        ({"etag": '"a"b"'}, ""),
+        ({"etag": '"a", "b"'}, ""),
+        ({"last-modified": formatdate(0), "date": formatdate(9)}, formatdate(0)),
+        ({"last-modified": formatdate(9), "date": formatdate(9)}, ""),
+        ({"last-modified": formatdate(0)}, ""),
+        ({"last-modified": "yesterday", "date": "today"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_version_is_a_strong_validator(headers: dict[str, str], version: str) -> None:
+    """A weak tag says that files mean the same, not that they are; a file of this very second may change again."""
+    assert version_of(Head(200, "OK", headers, keeps_alive=True)) == version
+
+
+@given(st.dictionaries(st.sampled_from(["etag", "last-modified", "date"]), any_text() | st.just(formatdate(0))))
+@trials(200)
+def test_any_header_is_a_version_or_none(headers: dict[str, str]) -> None:
+    """What a server writes there is repeated as it came, or not at all."""
+    assert version_of(Head(200, "OK", headers, keeps_alive=True)) in ("", *headers.values())
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=5), st.sampled_from("ab"))

@@ -28,6 +28,37 @@ BY_OID = {blob.digest: content for blob, content in zip(BLOBS, CONTENTS, strict=
 SERVER = LfsServer("https://h.example/org/name.git/info/lfs")
 
 
+class Shelf:
+    """An HTTP host with one file; `versions` has the ETag for each answer, the last one for all that follow.
+
+    It compares If-Range as `honours` says: always right, never equal, or not at all.
+    """
+
+    def __init__(self, running: ExitStack, *versions: str, honours: str = "right", ranges: bool = True) -> None:
+        self._versions = list(versions)
+        self._honours = honours
+        self._ranges = ranges
+        self.server = running.enter_context(ScriptedServer(self._script))
+
+    @property
+    def asked(self) -> list[str | None]:
+        """The If-Range of each request for bytes."""
+        return [heard.headers.get("if-range") for heard in self.server.heard if heard.method == "GET"]
+
+    def _script(self, heard: Heard) -> bytes:
+        if heard.method == "POST":
+            oids = [o["oid"] for o in json.loads(heard.body)["objects"]]
+            links = [{"oid": oid, "actions": {"download": {"href": f"{self.server.origin}/{oid}"}}} for oid in oids]
+            return answer(json.dumps({"objects": links}).encode())
+        version = self._versions.pop(0) if len(self._versions) > 1 else self._versions[0]
+        content, condition = BY_OID[heard.target.strip("/")], heard.headers.get("if-range")
+        fits = condition is None or {"right": condition == version, "never": False, "ignored": True}[self._honours]
+        if not ("range" in heard.headers and fits and self._ranges):
+            return answer(content, ETag=version)
+        first, last = (int(number) for number in heard.headers["range"].removeprefix("bytes=").split("-"))
+        return answer(content[first : last + 1], 206, ETag=version, Content_Range=f"bytes {first}-{last}/9999")
+
+
 class Host:
     """An LFS host whose links carry a generation; those of generations before `valid_from` are refused."""
 
@@ -204,6 +235,61 @@ def test_a_token_is_not_sent_to_links_elsewhere(host: Host, client: HttpClient) 
 
         assert "authorization" not in other.heard[0].headers
         assert other.heard[0].headers["x-signed"] == "yes"
+
+
+def shelf_reads(client: HttpClient, shelf: Shelf, times: int = 4) -> list[tuple[int, str]]:
+    """Where each of several answers about the bytes [10, 20) of a blob begins, and its version."""
+    source = LfsBytes("the shelf", lambda: LfsServer(f"{shelf.server.origin}/lfs"), client)
+    met = []
+    for _ in range(times):
+        with source.open(BLOBS[0], 10, 20) as reader:
+            met.append((reader.start, reader.version))
+            buffer = memoryview(bytearray(10))
+            assert reader.readinto(buffer) == 10
+            assert bytes(buffer) == CONTENTS[0][reader.start : reader.start + 10]
+    return met
+
+
+def test_later_ranges_are_asked_of_the_version_that_came_first(client: HttpClient) -> None:
+    """One request for each range, with its ETag from the second on."""
+    with ExitStack() as running:
+        shelf = Shelf(running, '"1"')
+
+        assert shelf_reads(client, shelf) == [(10, '"1"')] * 4
+        assert shelf.asked == [None, '"1"', '"1"', '"1"']
+
+
+def test_a_file_that_changed_is_asked_for_as_it_is_now(client: HttpClient) -> None:
+    """All of it, which the server sends then, is not wanted; the range of the new version is."""
+    with ExitStack() as running:
+        shelf = Shelf(running, '"1"', '"1"', '"2"')
+
+        assert shelf_reads(client, shelf) == [(10, '"1"'), (10, '"1"'), (10, '"2"'), (10, '"2"')]
+        assert shelf.asked == [None, '"1"', '"1"', None, '"2"']
+
+
+@pytest.mark.parametrize(
+    ("versions", "honours"), [(['"1"'], "never"), ([f'"{n}"' for n in range(20)], "right"), (['W/"1"'], "right")]
+)
+def test_a_host_that_cannot_keep_to_a_version_is_not_asked_for_one(
+    client: HttpClient, versions: list[str], honours: str
+) -> None:
+    """Hosts that name the same file differently, do If-Range wrong, or have weak tags alone: ranges still come."""
+    with ExitStack() as running:
+        shelf = Shelf(running, *versions, honours=honours)
+
+        assert [start for start, _ in shelf_reads(client, shelf, 8)] == [10] * 8
+        assert shelf.asked[-5:] == [None] * 5
+        assert len(shelf.asked) <= 10
+
+
+def test_a_host_without_ranges_is_still_read_from_the_beginning(client: HttpClient) -> None:
+    """A version does not make a range of what has none."""
+    with ExitStack() as running:
+        shelf = Shelf(running, '"1"', ranges=False)
+
+        assert shelf_reads(client, shelf) == [(0, '"1"')] * 4
+        assert len(shelf.asked) <= 6
 
 
 def test_an_error_for_one_object_is_that_object_s(host: Host) -> None:

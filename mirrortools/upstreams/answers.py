@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from mirrortools.errors import AccessDenied, RateLimited, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.upstreams.wire import Head, NotHttp
 
 _DEFAULT_PAUSE_S = 5.0
+_SETTLED = timedelta(seconds=1)
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/(?:[0-9]{1,18}|\*)")
 
 Origin = tuple[str, str, int]
@@ -47,6 +51,23 @@ def content_start(url: str, head: Head) -> int:
     if not match:
         raise SourceUnavailable(f"{shown(url)}: sent a part without saying which one (no usable Content-Range)")
     return int(match[1])
+
+
+def version_of(head: Head) -> str:
+    """What tells this version of a file from any other, as If-Range takes it (RFC 9110, 13.1.5); empty: nothing does.
+
+    That is a strong ETag, or the time of the last change where there is no ETag at all and the answer is younger.
+    """
+    etag = head.headers.get("etag")
+    if etag is not None:
+        return etag if _STRONG_ETAG.fullmatch(etag) else ""
+    import email.utils  # hardly any server has no ETag
+
+    changed, answered = head.headers.get("last-modified", ""), head.headers.get("date", "")
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        if email.utils.parsedate_to_datetime(answered) - email.utils.parsedate_to_datetime(changed) >= _SETTLED:
+            return changed
+    return ""
 
 
 def error_for(url: str, head: Head) -> UpstreamError:

@@ -32,9 +32,13 @@ class RemoteRefs:
 
 
 class Reader(Protocol):
-    """A stream of bytes that begins at `start`, which is 0 where the source cannot seek."""
+    """A stream of bytes that begins at `start`, which is 0 where the source cannot seek.
+
+    `version` is the same for two readers when they read the same file; empty when that is not known.
+    """
 
     start: int
+    version: str
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; returns how many bytes came, 0 at the end. Raises UpstreamError."""

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 
 from mirrortools import __version__
 from mirrortools.errors import SourceUnavailable
-from mirrortools.upstreams.answers import Origin, content_start, describe, error_for, origin_of, shown
+from mirrortools.upstreams.answers import Origin, content_start, describe, error_for, origin_of, shown, version_of
 from mirrortools.upstreams.budget import Budget
 from mirrortools.upstreams.connections import Connection, Connections, Way
 from mirrortools.upstreams.wire import Head, NotHttp, Wire
@@ -148,11 +148,12 @@ class _Line:
 
 
 class Body:
-    """The bytes of one answer. `start` is the offset of the first one."""
+    """The bytes of one answer. `start` is the offset of the first one; `version` is what If-Range takes."""
 
     def __init__(self, url: str, wire: Wire) -> None:
         self.url = shown(url)
         self.start = 0
+        self.version = ""
         self._wire = wire
         self._window_start = time.monotonic()
         self._window_bytes = 0
@@ -258,7 +259,7 @@ class HttpClient:
             with self._asked([request]) as connection:
                 head, body = self._head(request, connection), Body(request.url, connection.wire)
                 if head.status in (200, 206):
-                    body.start = content_start(request.url, head)
+                    body.start, body.version = content_start(request.url, head), version_of(head)
                     yield body
                     return
                 body.drain()

@@ -18,6 +18,7 @@ from mirrortools.upstreams.answers import error_for_status, shown
 from mirrortools.upstreams.base import Reader
 from mirrortools.upstreams.http import Credential, HttpClient, Request
 from mirrortools.upstreams.links import Link, Links, has_expired
+from mirrortools.upstreams.versions import Versions
 
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
@@ -46,6 +47,7 @@ class LfsBytes:
         self._choosing = threading.Lock()
         self._client = client
         self._links = Links(self._batch)
+        self._versions = Versions()
 
     def break_off(self) -> None:
         """End what other threads read."""
@@ -91,10 +93,18 @@ class LfsBytes:
 
     @contextlib.contextmanager
     def _get(self, link: Link, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
-        headers = {name: value for name, value in link.headers.items() if name.lower() != "range"}
-        if (start, stop) != (0, blob.size):
-            headers["Range"] = f"bytes={start}-{stop - 1}"
-        with self._client.open(Request(link.url, headers=headers, credential=link.credential)) as body:
+        """Read a range of the version that was read before; when the file is another one now, of that one.
+
+        A server that says so sends all of it (RFC 9110, 13.1.5). So does one that does not know If-Range, or ranges.
+        """
+        expected = "" if (start, stop) == (0, blob.size) else self._versions.expected(blob)
+        with contextlib.ExitStack() as stack:
+            body = stack.enter_context(self._client.open(_request(link, blob, start, stop, expected)))
+            if expected and body.start != start:
+                self._versions.doubt(blob)
+                stack.close()
+                body = stack.enter_context(self._client.open(_request(link, blob, start, stop)))
+            self._versions.note(blob, body.version)
             yield body
 
     def _link(self, blob: Blob, instead_of: Link | None = None) -> Link:
@@ -137,6 +147,13 @@ class LfsBytes:
         host = urlsplit(server.url).netloc.rpartition("@")[2]
         with self._client.budget.asking(host, 1), self._client.open(request) as body:
             return read_batch(server, blobs, body.read_all())
+
+
+def _request(link: Link, blob: Blob, start: int, stop: int, version: str = "") -> Request:
+    headers = {name: value for name, value in link.headers.items() if name.lower() not in ("range", "if-range")}
+    if (start, stop) != (0, blob.size):
+        headers |= {"Range": f"bytes={start}-{stop - 1}"} | ({"If-Range": version} if version else {})
+    return Request(link.url, headers=headers, credential=link.credential)
 
 
 def read_batch(server: LfsServer, blobs: Sequence[Blob], answer: bytes) -> dict[str, Link | UpstreamError]:

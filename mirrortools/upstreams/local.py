@@ -22,6 +22,7 @@ class FileReader:
     file: int
     start: int
     stop: int
+    version: str = ""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; 0 at the end of the range. Raises SourceUnavailable."""
