@@ -11,7 +11,7 @@ from typing import Final
 
 START: Final = 1
 MOST: Final = 16
-WINDOW_S: Final = 0.25
+WINDOW_S: Final = 0.1
 HOLD_S: Final = 10.0
 _PAYS: Final = 1.25
 _FULL: Final = 0.6
