@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -127,6 +126,8 @@ def abreast(
     An act that may not enter gives None. What one raises is raised here. Then, and when whoever iterates does not go
     on, nothing more begins, and `stop` has to break off what is under way, which is waited for.
     """
+    from concurrent.futures import ThreadPoolExecutor  # who syncs one repository needs no threads
+
     row = _Row(iter(items), is_hot)
     results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
     working = LOOKING + PLACES
