@@ -24,7 +24,6 @@ from bench.measure import running
 from bench.record import Finding, Section, Stamp
 from bench.site import Site
 from mirrortools.segments import SEGMENT_BYTES, Segments, read_journal
-from mirrortools.upstreams.pipe import ROOM_BYTES
 
 NAME = "kills"
 TRIALS = 50
@@ -102,11 +101,11 @@ class Life:
 
     @property
     def most_in_flight_bytes(self) -> int:
-        """What may be in flight at the kill: for each request under way a segment, a pipe and the socket buffers."""
+        """What may be in flight at the kill: for each request under way a segment and the socket buffers."""
         if not self.under_way:
             return 0
         begun = (self.under_way + _WAITING_SEGMENTS) * self.segments.length
-        return begun + self.under_way * (ROOM_BYTES + most_buffered_bytes())
+        return begun + self.under_way * most_buffered_bytes()
 
     @property
     def fetched_again(self) -> frozenset[int]:
@@ -349,8 +348,8 @@ nginx's log by the blob's size; nginx counts what it gave to the kernel.
 
 *In flight* at a kill is what was sent and is in no segment that the journal names when the process is dead: segments
 that a connection had begun, segments that were written and waited for their hash ({_WAITING_SEGMENTS} at most before
-writers are held), and what stood in the pipe and the socket buffers. The bound takes these at their largest, at each
-kill: requests under way × (segment {SEGMENT_BYTES // MIB} MiB + pipe {ROOM_BYTES // MIB} MiB + the kernel's largest
+writers are held), and what stood in the socket buffers. The bound takes these at their largest, at each
+kill: requests under way × (segment {SEGMENT_BYTES // MIB} MiB + the kernel's largest
 `tcp_wmem` and `tcp_rmem`, here {most_buffered_bytes() // MIB} MiB) + waiting segments. A request was under way when the
 server had sent some of it and a segment of its Range was not journaled.
 """

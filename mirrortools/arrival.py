@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections import deque
@@ -33,12 +34,12 @@ class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all blobs of one fetch share. `advance` lets a blob be hashed as far as it has come, by another thread."""
+    """What all blobs of one fetch share. `behind` has something done by another thread, behind the one that fetches."""
 
     desk: Desk
     sources: Sources
     progress: Progress
-    advance: Callable[[Partial], None]
+    behind: Callable[[Callable[[], None]], None]
 
 
 class Arrival:
@@ -48,7 +49,7 @@ class Arrival:
         self.partial = growing
         self.unfinished = 0
         self._uncut: deque[Span] = deque()
-        self._advance = shared.advance
+        self._behind = shared.behind
         self.failed = False
         self.adopted = False
         self._name = name
@@ -206,14 +207,21 @@ class Arrival:
                     self._copy_segment(source, reader, index)
                 finally:
                     self.partial.release(index)
-                self._advance(self.partial)
+                self._behind(self.partial.advance)
                 self.partial.keep_pace()
             else:
                 self._pass_over(source, reader, end - offset)
             offset = end
 
     def _copy_segment(self, source: ByteSource, reader: Reader, index: int) -> None:
-        """Put one segment in its place; it counts when its last byte is written."""
+        """Put one segment in its place; it counts when its last byte is there."""
+        room = self.partial.room(index)
+        if room is not None:
+            self._fill(source, reader, room)
+            self._origins[index] = (source.name, reader.version)
+            self.partial.hold(index, room)
+            self._behind(functools.partial(self.partial.store, index))
+            return
         offset, end = self.partial.segments.bounds(index)
         while offset < end:
             moved = self.partial.receive(reader, offset, end - offset)
@@ -221,6 +229,17 @@ class Arrival:
             offset += moved
         self._origins[index] = (source.name, reader.version)
         self.partial.finish_segment(index)
+
+    def _fill(self, source: ByteSource, reader: Reader, room: memoryview) -> None:
+        filled = 0
+        try:
+            while filled < len(room):
+                count = reader.readinto(room[filled:])
+                self._received(source, count)
+                filled += count
+        except BaseException:
+            self.partial.give_up(room)
+            raise
 
     def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
         buffer = memoryview(bytearray(_PASSED_OVER_BYTES))

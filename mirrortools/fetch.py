@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from mirrortools.arrival import POLL_S, Arrival, Shared
@@ -88,7 +88,7 @@ class _Coordinator:
         self._desk = desk
         self._progress = progress
         self._sources = sources
-        self._shared = Shared(desk, sources, progress, self._advance)
+        self._shared = Shared(desk, sources, progress, self._behind)
         self._pace = Pace(desk.workers)
         self._pending: deque[tuple[Blob, str]] = deque()
         self._jobs: deque[Arrival] = deque()
@@ -192,8 +192,8 @@ class _Coordinator:
             self._enqueue(job)
         return True
 
-    def _advance(self, growing: Partial) -> None:
-        self._hashers.submit(growing.advance)
+    def _behind(self, act: Callable[[], None]) -> None:
+        self._hashers.submit(act)
 
     def _enqueue(self, job: Arrival) -> None:
         """Queue what a blob lacks; when that is nothing, its conclusion."""

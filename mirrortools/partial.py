@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,8 @@ import xxhash
 
 from mirrortools.files import start_writing
 from mirrortools.model import Blob
+from mirrortools.outlet import Outlet, write_all
+from mirrortools.ring import RING, Ring
 from mirrortools.segments import (
     SEGMENT_BYTES,
     Segments,
@@ -32,6 +35,7 @@ from mirrortools.segments import (
 )
 
 _CHUNK_BYTES = 256 << 10
+_HASHED_AT_ONCE_BYTES = 512 << 10  # what the second hash reads is in the processor's own cache then
 _MOST_AHEAD = 3
 _LONGEST_WAIT_S = 1.0
 
@@ -41,10 +45,6 @@ class Reader(Protocol):
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; 0 at the end."""
-        ...
-
-    def splice(self, file: int, offset: int, count: int) -> int | None:
-        """Move up to `count` bytes to `offset`; None when they have to be read and written instead."""
         ...
 
 
@@ -58,6 +58,17 @@ class _Buffer(threading.local):
 _BUFFER = _Buffer()
 
 
+@dataclass(slots=True)
+class _Held:
+    """A segment that is whole in memory. Its buffer is given back when it is on disk and hashed."""
+
+    buffer: memoryview
+    content: memoryview
+    digest: str = ""
+    begun: bool = False
+    stored: bool = False
+
+
 class Partial:
     """The growing file of one SHA-256 blob, opened when it is made; `close` it. Thread-safe.
 
@@ -68,9 +79,12 @@ class Partial:
     been hashed, and must not be written again. `advance` hashes what is contiguous from the start, in a thread of its
     own, so that the SHA-256 is nearly ready when the last segment lands. A segment whose turn is near gets both of its
     hashes there, from one reading; `keep_pace` holds the writers while some wait for that.
+
+    Such a segment is received into memory (`room`, `hold`), and hashed and written (`store`) from there, where the
+    ring has a place for it.
     """
 
-    def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES, ring: Ring = RING) -> None:
         self.blob = blob
         self.segments = Segments(blob.size, segment_bytes)
         self.path = folder / f"{blob.digest}.part"
@@ -83,6 +97,9 @@ class Partial:
         self._hashed = 0
         self._contiguous = 0
         self._written: set[int] = set()
+        self._ring = ring
+        self._held: dict[int, _Held] = {}
+        self._trouble: OSError | None = None
         self._lock = threading.Lock()
         self._hash_lock = threading.Lock()
         self._hashed_more = threading.Condition(self._lock)
@@ -93,6 +110,7 @@ class Partial:
 
     def _open(self) -> None:
         self._file = _open_alone(self.path)
+        self._outlet = Outlet(self._file)
         self._ending = False
         try:
             self._start_or_resume()
@@ -108,8 +126,18 @@ class Partial:
         """Let go of the files; what is written whole stays for the next run. Closing twice is fine."""
         self.stop_hashing()
         with self._hash_lock:
+            self._store_the_rest()
             self._journal_the_rest()
             self._let_go()
+
+    def _store_the_rest(self) -> None:
+        for index in sorted(self._held):
+            self.store(index)
+        with self._hashed_more:
+            self._hashed_more.wait_for(lambda: all(held.stored for held in self._held.values()))
+            for held in self._held.values():
+                self._ring.give_back(held.buffer)
+            self._held.clear()
 
     def _journal_the_rest(self) -> None:
         """Hash what waits for it. What cannot be read now is fetched again in the next run."""
@@ -119,6 +147,7 @@ class Partial:
                     self._record(index, self._segment_digest(*self.segments.bounds(index)))
 
     def _let_go(self) -> None:
+        self._outlet.close()
         opened = [descriptor for descriptor in (self._journal, self._file) if descriptor >= 0]
         self._file = self._journal = -1
         for descriptor in opened:
@@ -192,31 +221,85 @@ class Partial:
         with self._lock:
             self._claimed.discard(index)
 
+    def room(self, index: int) -> memoryview | None:
+        """Memory for a claimed segment whose turn to be hashed is near: fill it, then `hold` it or give it up.
+
+        None when the segment is to be written as it comes, in order to be read back later.
+        """
+        start, stop = self.segments.bounds(index)
+        if stop - start > self._ring.size_bytes or not self._is_near(index):
+            return None
+        buffer = self._ring.take()
+        return buffer and buffer[: stop - start]
+
+    def give_up(self, content: memoryview) -> None:
+        """Let others have the memory of a segment that did not come whole."""
+        self._ring.filled()
+        self._ring.give_back(_whole_buffer(content))
+
+    def hold(self, index: int, content: memoryview) -> None:
+        """Say that a claimed segment is whole in its room. It counts when `advance` and `store` are through with it.
+
+        Raises the OSError of an earlier `store`.
+        """
+        self._ring.filled()
+        with self._lock:
+            self._held[index] = _Held(_whole_buffer(content), content)
+            self._count_written(index)
+        if self._trouble:
+            raise self._trouble
+
+    def store(self, index: int) -> None:
+        """Write a segment that is held. An error is kept for the next one that is held, and for `digest`."""
+        with self._lock:
+            held = self._held.get(index)
+            if held is None or held.begun:
+                return
+            held.begun = True
+        try:
+            self._outlet.write(self.segments.bounds(index)[0], held.content)
+        except OSError as error:
+            self._trouble = error
+        with self._lock:
+            held.stored = True
+        self._settle(index, held)
+
+    def _settle(self, index: int, held: _Held) -> None:
+        """Let go of a held segment when it is on disk and hashed; remember it, unless the disk had trouble."""
+        with self._hashed_more:
+            settled = bool(held.stored and held.digest) and self._held.pop(index, None) is held
+            if self._trouble:
+                self._written.discard(index)
+            elif settled:
+                self._remember(index, held.digest)
+            self._hashed_more.notify_all()
+        if settled:
+            self._ring.give_back(held.buffer)
+
     def write(self, offset: int, data: memoryview) -> None:
         """Put bytes of a claimed segment in their place; they count only after `finish_segment`."""
-        while data:
-            count = os.pwrite(self._file, data, offset)
-            data, offset = data[count:], offset + count
+        write_all(self._file, offset, data)
 
     def receive(self, reader: Reader, offset: int, count: int) -> int:
         """Put up to `count` bytes of a claimed segment in their place; how many came, 0 at the reader's end."""
-        moved = reader.splice(self._file, offset, count)
-        if moved is None:
-            piece = _BUFFER.view[:count]
-            moved = reader.readinto(piece)
-            self.write(offset, piece[:moved])
+        piece = _BUFFER.view[:count]
+        moved = reader.readinto(piece)
+        self.write(offset, piece[:moved])
         return moved
 
     def finish_segment(self, index: int) -> None:
         """Say that a claimed segment is written whole. It is hashed here (xxh3_128) when its turn is not near."""
         start, stop = self.segments.bounds(index)
         start_writing(self._file, start, stop)
-        with self._lock:
-            is_near = index == self._contiguous <= self._hashed + _MOST_AHEAD
-            if is_near:
+        if self._is_near(index):
+            with self._lock:
                 self._count_written(index)
-        if not is_near:
+        else:
             self._record(index, self._segment_digest(start, stop))
+
+    def _is_near(self, index: int) -> bool:
+        """Whether it will be hashed soon, in its turn."""
+        return index == self._contiguous <= self._hashed + _MOST_AHEAD
 
     def _count_written(self, index: int) -> None:
         self._written.add(index)
@@ -227,10 +310,13 @@ class Partial:
         """Remember a segment's hash for this run and the next one."""
         with self._hashed_more:
             self._count_written(index)
-            self.done[index] = digest
-            if self._journal >= 0:
-                os.write(self._journal, journal_line(index, digest).encode())
+            self._remember(index, digest)
             self._hashed_more.notify_all()
+
+    def _remember(self, index: int, digest: str) -> None:
+        self.done[index] = digest
+        if self._journal >= 0:
+            os.write(self._journal, journal_line(index, digest).encode())
 
     @property
     def complete(self) -> bool:
@@ -260,12 +346,25 @@ class Partial:
 
     def _hash_contiguous(self) -> None:
         while self._hashed < self._contiguous and not self._ending:
-            if self._hashed in self.done:
+            if held := self._held.get(self._hashed):
+                self._hash_held(self._hashed, held)
+            elif self._hashed in self.done:
                 for chunk in self._read(*self.segments.bounds(self._hashed)):
                     self._sha256.update(chunk)
             else:
                 self._hash_both(self._hashed)
             self._hashed += 1
+
+    def _hash_held(self, index: int, held: _Held) -> None:
+        began_s, digest = time.monotonic(), xxhash.xxh3_128()
+        for start in range(0, len(held.content), _HASHED_AT_ONCE_BYTES):
+            piece = held.content[start : start + _HASHED_AT_ONCE_BYTES]
+            self._sha256.update(piece)
+            digest.update(piece)
+        self.hashing_s += time.monotonic() - began_s
+        with self._lock:
+            held.digest = digest.hexdigest()
+        self._settle(index, held)
 
     def _hash_both(self, index: int) -> None:
         """Read a segment once for both of its hashes."""
@@ -277,10 +376,17 @@ class Partial:
         self._record(index, digest.hexdigest())
 
     def digest(self) -> str:
-        """The SHA-256 of the whole, once complete, in hexadecimal; after `stop_hashing` it means nothing."""
+        """The SHA-256 of the whole, once complete, in hexadecimal; after `stop_hashing` it means nothing.
+
+        Raises the OSError of a `store`.
+        """
         with self._hash_lock:
             self._hash_contiguous()
-            return self._sha256.hexdigest()
+        with self._hashed_more:
+            self._hashed_more.wait_for(lambda: not self._held or self._ending)
+        if self._trouble:
+            raise self._trouble
+        return self._sha256.hexdigest()
 
     def forget_damage(self) -> int:
         """Drop the segments that no longer hash to what was written, and hash from the start again.
@@ -326,6 +432,11 @@ class Partial:
     def sync(self) -> None:
         """Make the content durable."""
         os.fsync(self._file)
+
+
+def _whole_buffer(content: memoryview) -> memoryview:
+    """The buffer of the ring that a segment lies in the beginning of."""
+    return memoryview(content.obj)
 
 
 def _open_alone(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,15 +81,6 @@ class FakeReader:
         with self.source.lock:
             self.source.sent_bytes += count
         return count
-
-    def splice(self, file: int, offset: int, count: int) -> int | None:
-        """As a socket does: the bytes appear in the file. Sources that give little at once want to be read."""
-        if self.source.faults.at_most < 1 << 30:
-            return None
-        buffer = memoryview(bytearray(count))
-        moved = self.readinto(buffer)
-        os.pwrite(file, buffer[:moved], offset)
-        return moved
 
 
 @dataclass(slots=True)

@@ -44,14 +44,6 @@ class Reader(Protocol):
         """Fill the beginning of `buffer`; returns how many bytes came, 0 at the end. Raises UpstreamError."""
         ...
 
-    def splice(self, file: int, offset: int, count: int) -> int | None:
-        """Move up to `count` bytes to `offset` of an open file without their passing through this process.
-
-        Returns how many that were, 0 at the end; None when the next bytes have to be read. Raises UpstreamError, and
-        OSError about the file.
-        """
-        ...
-
 
 class ByteSource(Protocol):
     """A place that the bytes of blobs can be read from. Thread-safe."""

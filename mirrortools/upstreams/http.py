@@ -171,25 +171,6 @@ class Body:
         self._watch_rate(count)
         return count
 
-    def splice(self, file: int, offset: int, count: int) -> int | None:
-        """Move up to `count` bytes to `offset` of an open file, past this process; None when that cannot be done.
-
-        Raises SourceUnavailable like `readinto`, and the file's OSError.
-        """
-        if self._wire.left == 0 or not count:
-            return 0
-        try:
-            drawn = self._wire.draw(count)
-        except _NETWORK_ERRORS as error:
-            raise _unavailable(f"{self.url}: broke off", error) from error
-        if drawn is None:
-            return None
-        if drawn == 0:
-            raise ConnectionLost(f"{self.url}: the body ended {self._wire.left} bytes too early")
-        self._wire.pour(file, offset, drawn)
-        self._watch_rate(drawn)
-        return drawn
-
     def _watch_rate(self, count: int) -> None:
         self._window_bytes += count
         elapsed = time.monotonic() - self._window_start

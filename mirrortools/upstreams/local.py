@@ -33,10 +33,6 @@ class FileReader:
         self.start += count
         return count
 
-    def splice(self, _file: int, _offset: int, _count: int) -> int | None:
-        """Not done here: copying between files in the kernel is slower than reading and writing on most of them."""
-        return None
-
 
 class FileBytes:
     """Reads blobs from the files that `find` opens. Raises SourceMissing where it finds none."""

@@ -7,15 +7,12 @@ several requests cannot be under way. Bodies go from the socket into the caller'
 from __future__ import annotations
 
 import re
-import select
 import socket
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
-
-from mirrortools.upstreams.pipe import Pipe
 
 HEAD_BYTES: Final = 64 << 10
 _RECORDS_BYTES: Final = 512 << 10
@@ -111,8 +108,6 @@ class Wire:
         self._in_chunk = 0
         self._chunked = False
         self._keeps_alive = True
-        self._pipe: Pipe | None = None
-        self._can_pipe = not self._is_tls
         self._is_tcp = connected.family in (socket.AF_INET, socket.AF_INET6)
 
     def ask(self, requests: bytes) -> None:
@@ -153,37 +148,6 @@ class Wire:
         self._left -= count
         return count
 
-    def draw(self, count: int) -> int | None:
-        """Take up to `count` bytes of the body into a pipe, for `pour` at once; 0 as in `readinto`.
-
-        None when the next bytes can only be read: they are encrypted, come in chunks or were read ahead.
-        """
-        if not self._can_pipe or not self._left or self._at < len(self._ahead):
-            return None
-        self._pipe = self._pipe or Pipe()
-        while True:
-            try:
-                drawn = self._pipe.fill(self._socket.fileno(), min(count, self._left))
-            except BlockingIOError:
-                self._wait_for_more()
-            else:
-                self._left -= drawn
-                return drawn
-
-    def pour(self, file: int, offset: int, drawn: int) -> None:
-        """Write what was drawn to `offset` of an open file. Raises OSError, which is the file's."""
-        if self._pipe:
-            self._keeps_alive, kept = False, self._keeps_alive
-            self._can_pipe = self._pipe.pour(file, offset, drawn)
-            self._keeps_alive = kept
-
-    def _wait_for_more(self) -> None:
-        timeout_s = self._socket.gettimeout()
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if not poll.poll(None if timeout_s is None else timeout_s * 1000):
-            raise TimeoutError("timed out")
-
     @property
     def left(self) -> int | None:
         """How many bytes of the body are still to come, when that is known."""
@@ -201,9 +165,6 @@ class Wire:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
-        if self._pipe:
-            self._pipe.close()
-            self._pipe = None
 
     def _read_chunked(self, buffer: memoryview) -> int:
         if self._in_chunk == 0:
