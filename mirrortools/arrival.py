@@ -264,8 +264,7 @@ class Arrival:
         if got == self.partial.blob.digest:
             self.partial.sync()
             self._desk.store.adopt(self.partial.path, self.partial.blob)
-            if self.partial.segments.count > 1:
-                write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
+            write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
         elif self.partial.forget_damage():

@@ -101,6 +101,7 @@ class _Coordinator:
 
     def run(self, wanted: Mapping[Blob, str]) -> None:
         self._pending.extend(wanted.items())
+        self._pace = Pace(self._desk.workers, self._hashers_of_use)
         self._hashers = ThreadPoolExecutor(_PROCESSORS + _MOST_CONCLUDING, "hash")
         self._workers = ThreadPoolExecutor(self._desk.workers or MOST, "fetch", _stand_back)
         with self._hashers, self._workers:

@@ -177,11 +177,15 @@ class Partial:
                 self.resumed_bytes += stop - start
 
     def _rewrite_journal(self) -> None:
-        lines = [journal_line(index, digest) for index, digest in self.done.items()]
-        beside = self.journal.with_suffix(".journal.new")
-        beside.write_text(journal_header(self.segments) + "".join(lines))
-        beside.replace(self.journal)
-        self._journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        if self.done:
+            lines = [journal_line(index, digest) for index, digest in self.done.items()]
+            beside = self.journal.with_suffix(".journal.new")
+            beside.write_text(journal_header(self.segments) + "".join(lines))
+            beside.replace(self.journal)
+        self._journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not self.done:
+            os.ftruncate(self._journal, 0)
+            os.write(self._journal, journal_header(self.segments).encode())
 
     def _segment_digest(self, start: int, stop: int) -> str:
         digest = xxhash.xxh3_128()
@@ -383,7 +387,7 @@ class Partial:
         with self._hash_lock:
             self._hash_contiguous()
         with self._hashed_more:
-            self._hashed_more.wait_for(lambda: not self._held or self._ending)
+            self._hashed_more.wait_for(lambda: not self._held or self._trouble or self._ending)
         if self._trouble:
             raise self._trouble
         return self._sha256.hexdigest()

@@ -21,6 +21,7 @@ from mirrortools.segments import Segments
 
 _HASH: Final = re.compile(r"[0-9a-f]{32}\Z")
 _FORMAT: Final = "xxh3_128"
+_WORTH_IT: Final = 4  # segments: of a smaller blob there is little that could be kept
 
 
 def segments_path(blob: Blob) -> str:
@@ -29,7 +30,12 @@ def segments_path(blob: Blob) -> str:
 
 
 def write_hashes(public: Path, blob: Blob, segments: Segments, hashes: Mapping[int, str]) -> None:
-    """Write the hashes of a whole blob. The file is a help that may get lost, so that nothing waits for the disk."""
+    """Write the hashes of a whole blob that has several segments.
+
+    The file is a help that may get lost, so that nothing waits for the disk.
+    """
+    if segments.count < _WORTH_IT:
+        return
     path = public / segments_path(blob)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -163,8 +163,8 @@ def test_segment_hashes_are_held_against_the_same_without_them() -> None:
 
 def test_segment_hashes_are_really_off(site: Site, rounds: Rounds) -> None:
     """The stand-in is found where xxhash would be; real hashes are taken for a run that went wrong."""
-    (off,) = rounds.run(Work("off", "Off", Content(1, 8 * MIB), (NO_SEGMENTS,)), site)
-    (on,) = rounds.run(Work("on", "On", Content(1, 8 * MIB), (Pretending(),)), site)
+    (off,) = rounds.run(Work("off", "Off", Content(1, 16 * MIB), (NO_SEGMENTS,)), site)
+    (on,) = rounds.run(Work("on", "On", Content(1, 16 * MIB), (Pretending(),)), site)
 
     assert off.problem == ""
     assert "the stand-in was not used" in on.problem

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirrortools.outlet import Outlet
 from mirrortools.partial import Partial
+from mirrortools.ring import Ring
 from mirrortools.segments import Span
 from tests.delivery import noise, sha256_blob
 from tests.strategies import trials
@@ -37,6 +41,120 @@ def written(growing: Partial, index: int) -> None:
     start, stop = growing.segments.bounds(index)
     growing.write(start, memoryview(CONTENT)[start:stop])
     growing.finish_segment(index)
+
+
+def held(growing: Partial, index: int) -> None:
+    """Receive one segment into memory as a worker does."""
+    start, stop = growing.segments.bounds(index)
+    assert growing.claim(index)
+    room = growing.room(index)
+    assert room is not None
+    room[:] = CONTENT[start:stop]
+    growing.hold(index, room)
+    growing.release(index)
+
+
+class FullDisk(Outlet):
+    """A disk that has no room any more."""
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Raise what a full disk raises."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), f"{offset}+{len(data)}")
+
+
+@given(st.lists(st.sampled_from(["hash", "write"]), max_size=20), st.booleans())
+@trials(50)
+def test_segments_pass_from_memory_to_hash_and_disk_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, order: list[str], broken_off: bool
+) -> None:
+    """A segment counts when it was hashed and is on disk; the rest is seen to when the blob is closed."""
+    ring = Ring(count=4, size_bytes=SEGMENT)
+    folder = tmp_path_factory.mktemp("partial")
+    growing = Partial(folder, BLOB, SEGMENT, ring)
+    index = waiting = 0
+    for act in order:
+        if waiting < 3 and index < 10:
+            held(growing, index)
+            index, waiting = index + 1, waiting + 1
+        if act == "hash":
+            growing.advance()
+        for each in range(index if act == "write" else 0):
+            growing.store(each)
+        waiting = index - len(growing.done)
+    if broken_off:
+        growing.stop_hashing()
+    growing.close()
+    again = Partial(folder, BLOB, SEGMENT, ring)
+    kept, free = set(again.done), [ring.take(0), ring.take(0)]
+    again.close()
+
+    assert kept == set(range(index))
+    assert None not in free
+
+
+def test_a_digest_waits_for_the_disk(tmp_path: Path) -> None:
+    """What was hashed in memory is on disk before the blob gets its name."""
+    small = sha256_blob(CONTENT[:SEGMENT])
+    growing = Partial(tmp_path, small, SEGMENT, Ring(size_bytes=SEGMENT))
+    held(growing, 0)
+    growing.advance()
+    later = threading.Timer(0.05, growing.store, [0])
+    later.start()
+    digest, content = growing.digest(), growing.path.read_bytes()
+    later.join()
+    growing.close()
+
+    assert digest == small.digest
+    assert content == CONTENT[:SEGMENT]
+
+
+def test_trouble_with_the_disk_is_told_and_what_it_lost_is_not_believed(tmp_path: Path) -> None:
+    """Neither in this run, nor in the next one."""
+    ring = Ring(size_bytes=SEGMENT)
+    growing = Partial(tmp_path, BLOB, SEGMENT, ring)
+    held(growing, 0)
+    growing.store(0)
+    growing._outlet = FullDisk(growing._file)
+    held(growing, 1)
+    growing.advance()
+    growing.store(1)
+    with pytest.raises(OSError, match="No space"):
+        held(growing, 2)
+    with pytest.raises(OSError, match="No space"):
+        growing.digest()
+    growing.close()
+    again = Partial(tmp_path, BLOB, SEGMENT, ring)
+    kept, free = set(again.done), [ring.take(0), ring.take(0)]
+    again.close()
+
+    assert kept == {0}
+    assert None not in free
+
+
+def test_a_segment_that_did_not_come_whole_gives_its_memory_back(tmp_path: Path) -> None:
+    """Another one can be received there."""
+    ring = Ring(count=1, size_bytes=SEGMENT, filled_at_once=1)
+    growing = Partial(tmp_path, BLOB, SEGMENT, ring)
+    room = growing.room(0)
+    refused = growing.room(0)
+    assert room is not None
+    growing.give_up(room)
+
+    assert refused is None
+    assert growing.room(0) is not None
+    growing.close()
+
+
+def test_only_what_is_hashed_soon_is_received_into_memory(tmp_path: Path) -> None:
+    """There is little of it: what comes out of turn, or is too long for it, is written as it comes."""
+    growing = Partial(tmp_path, BLOB, SEGMENT, Ring(size_bytes=SEGMENT))
+    other = Partial(tmp_path, sha256_blob(CONTENT[1:]), SEGMENT, Ring(size_bytes=SEGMENT - 1))
+
+    assert growing.room(1) is None
+    assert other.room(0) is None
+    assert growing.room(0) is not None
+    growing.close()
+    other.close()
 
 
 def test_what_is_written_whole_and_waits_for_its_hash_is_kept_when_it_is_closed(tmp_path: Path) -> None:
