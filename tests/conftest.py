@@ -19,6 +19,14 @@ _numbers = count(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What programs remember of the configurations of tests is forgotten with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def new_upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], GitLfsUpstream]]:
     """Starts one more git-LFS host, which lives until the tests are over."""

@@ -52,11 +52,11 @@ def sync(config: Path) -> set[str]:
 
 
 def test_a_sync_without_news_imports_nothing_that_only_news_need(config: Path) -> None:
-    """Neither fetching, publishing and delivering is loaded, nor bars, proxies and threads."""
+    """Neither fetching, publishing and delivering is loaded, nor bars, proxies, threads and the form of files."""
     modules = sync(config)
 
     assert "mirrortools.sync" in modules
-    assert of((*FOR_NEWS, *FOR_EDGES, *FOR_OTHERS), modules) == set()
+    assert of((*FOR_NEWS, *FOR_EDGES, *FOR_OTHERS, *FORMS), modules) == set()
 
 
 def test_a_sync_with_news_is_seen(config: Path) -> None:

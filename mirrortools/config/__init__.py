@@ -4,7 +4,8 @@ What is here is cheap to import, because all of the program uses it. The modules
 (`parse`, `schema`, `show`) are imported by those who need them.
 """
 
-from mirrortools.config.load import DEFAULT_PATH, ENVIRONMENT_VARIABLE, JOB_FOLDER, config_path, load
+from mirrortools.config.load import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load
+from mirrortools.config.places import JOB_FOLDER
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
 
 __all__ = [

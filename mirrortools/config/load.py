@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from mirrortools.config.cache import Cache
 from mirrortools.config.resolved import Config
 
 DEFAULT_PATH: Final = Path("/etc/mirrortools/mirrortool.yaml")
 ENVIRONMENT_VARIABLE: Final = "MIRRORTOOL_CONFIG"
-JOB_FOLDER: Final = "conf.d"
 
 
 def config_path(path: Path | None, environ: Mapping[str, str]) -> Path:
@@ -19,7 +19,17 @@ def config_path(path: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Read the main file and the conf.d beside it. Raises ConfigError, whose text has every problem."""
+    """What the main file and the conf.d beside it say; they are read when they are not as they were last time.
+
+    Raises ConfigError, whose text has every problem.
+    """
+    main_path = config_path(path, environ)
+    cache = Cache(main_path, environ)
+    remembered = cache.get()
+    if remembered is not None:
+        return remembered
     from mirrortools.config.parse import parse  # with pydantic and yaml, which only reading needs
 
-    return parse(config_path(path, environ))
+    config, token_files = parse(main_path)
+    cache.put(config, token_files)
+    return config

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from mirrortools.config.document import read_document
-from mirrortools.config.load import JOB_FOLDER
+from mirrortools.config.places import job_paths
 from mirrortools.config.problems import problems
-from mirrortools.config.resolve import File, resolve
+from mirrortools.config.resolve import File, resolve, token_files
 from mirrortools.config.resolved import Config
-from mirrortools.config.schema import NAME, JobForm, MainForm, SourcesForm
+from mirrortools.config.schema import JobForm, MainForm, SourcesForm
 from mirrortools.errors import ConfigError
 
 Form = TypeVar("Form", bound=SourcesForm)
 
 
-def parse(main_path: Path) -> Config:
-    """Read the main file and the jobs beside it. Raises ConfigError, whose text has every problem."""
+def parse(main_path: Path) -> tuple[Config, Sequence[Path]]:
+    """Read the main file and the jobs beside it; give the token files that were looked at, too.
+
+    Raises ConfigError, whose text has every problem.
+    """
     found: list[str] = []
     main = _read(main_path, MainForm, found)
-    jobs = [_read(job_path, JobForm, found) for job_path in _job_paths(main_path.parent, found)]
+    paths, wrong = job_paths(main_path.parent)
+    found.extend(wrong)
+    read = [_read(path, JobForm, found) for path in paths]
     if main is None or found:
         raise _error(found)
-    config = resolve(main, [job for job in jobs if job is not None], found)
+    jobs = [job for job in read if job is not None]
+    config = resolve(main, jobs, found)
     if found:
         raise _error(found)
-    return config
-
-
-def _job_paths(folder: Path, found: list[str]) -> list[Path]:
-    """The job files, sorted; a file that looks like one but would be passed over is a problem."""
-    paths = []
-    for path in sorted(folder.glob(f"{JOB_FOLDER}/[!.]*")):
-        if path.suffix == ".yml":
-            found.append(f"{path}: job files end in .yaml; rename it to {path.stem}.yaml")
-        elif path.suffix == ".yaml" and not NAME.match(path.stem):
-            found.append(f"{path}: a job's file name is made of letters, digits, '.', '_' and '-'")
-        elif path.suffix == ".yaml":
-            paths.append(path)
-    return paths
+    return config, token_files(main, jobs)
 
 
 def _read(path: Path, form: type[Form], found: list[str]) -> File[Form] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Generic, TypeVar
 from mirrortools.config.document import Document, Key
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
 from mirrortools.config.schema import EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm, SourcesForm
+from mirrortools.config.tokens import unfitness
 from mirrortools.model import RepoId
 
 Form = TypeVar("Form", bound=SourcesForm, covariant=True)
@@ -200,24 +200,24 @@ def _missing_sources(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterabl
 
 def _unfit_tokens(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
     """Token files that are folders, or that accounts outside of owner and group can read."""
+    for level, key, path in _tokens(main, parts):
+        message = unfitness(path)
+        if message:
+            yield level.problem(message, key, "token_file")
+
+
+def _tokens(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[tuple[File[SourcesForm], str, Path]]:
+    """Every token file, and where it is named."""
     for level in (main, *(level for part in parts for level in (part.file, *part.repositories))):
         for key, form in (("source", level.form.source), ("backup_source", level.form.backup_source)):
             path = _path(level, form.token_file if form else None)
-            message = _unfitness(path) if path else None
-            if message:
-                yield level.problem(message, key, "token_file")
+            if path:
+                yield level, key, path
 
 
-def _unfitness(path: Path) -> str | None:
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return None  # `config check` speaks of files that are missing
-    if stat.S_ISDIR(mode):
-        return f"{path} is a folder; name the file that has the token in it"
-    if mode & stat.S_IROTH:
-        return f"every account of this host can read {path}; run: chmod o= {path}"
-    return None
+def token_files(main: File[MainForm], files: Sequence[File[JobForm]]) -> Sequence[Path]:
+    """Every token file that is named anywhere, once."""
+    return list(dict.fromkeys(path for _, _, path in _tokens(main, _parts(main, files))))
 
 
 def _edge_places(main: File[MainForm], edges: Mapping[str, EdgeConfig]) -> Iterable[str]:

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from mirrortools.config.places import NAME
 from mirrortools.config.quantities import parse_duration, parse_rate, parse_size
 from mirrortools.errors import ConfigError, HostileTree
 from mirrortools.model import RepoId, check_full_ref
@@ -33,7 +34,6 @@ DEFAULT_REQUESTS: Final = 500
 LEAST_REQUESTS: Final = 10
 Item = TypeVar("Item")
 HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z|[0-9A-Fa-f:]+(?:%[A-Za-z0-9]+)?\Z")
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 _LISTEN: Final = re.compile(r"(?:(?:\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})\Z")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mirrortools.config.load import JOB_FOLDER
+from mirrortools.config.places import JOB_FOLDER
 from mirrortools.config.quantities import format_duration, format_rate, format_size
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source
 
