@@ -3,7 +3,7 @@
 The only module that knows the served shape. Everything it writes is below `<root>/public`:
 
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
-    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…
+    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…, SHA256SUMS
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it
@@ -40,6 +40,7 @@ from mirrortools.model import (
     quote_ref,
 )
 from mirrortools.statements import Signed
+from mirrortools.sums import SUMS, sha256_sums, sums_line
 
 T = TypeVar("T")
 
@@ -76,13 +77,15 @@ class Tree:
         """
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
-        record = folder / "meta" / commit / "manifest.json"
-        if _has_content(record, manifest.json_pieces()) and (folder / "commits" / commit).is_dir():
+        meta = folder / "meta" / commit
+        is_whole = (meta / SUMS).is_file() and (folder / "commits" / commit).is_dir()
+        if is_whole and _has_content(meta / "manifest.json", manifest.json_pieces()):
             return False
         self._require(manifest.iter_blobs(), str(manifest.revision))
         with self._staging(commit) as stage:
             _write_links(stage / "files", f"{manifest.revision.repo.path}/commits/{commit}", manifest)
             _write_answers(stage / "meta", manifest)
+            _write_sums(stage / "meta", manifest, self.public)
             move_folder(stage / "files", folder / "commits" / commit)
             move_folder(stage / "meta", folder / "meta" / commit)
         return True
@@ -346,6 +349,10 @@ def _write_answers(stage: Path, manifest: Manifest) -> None:
         _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
         if listing.recursive is not None:
             _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
+
+
+def _write_sums(stage: Path, manifest: Manifest, public: Path) -> None:
+    _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sha256_sums(manifest, public)))
 
 
 def _write_new(path: Path, pieces: Iterable[str]) -> None:
