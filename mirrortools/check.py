@@ -76,27 +76,31 @@ def check(
     repositories: Iterable[RepositoryConfig], config: Config, how: Examination, edges: Sequence[str] = ()
 ) -> Iterator[Examined]:
     """Examine what this host serves, or what `edges` do instead; one that fails holds no other."""
-    with _sessions(config, edges) as sessions:
-        examiners: list[Examiner] = [EdgeExaminer(session, how) for session in sessions]
-        yield from _each(repositories, config.root, examiners or [OwnExaminer(Audit(config.root), how)])
+    with sessions(config, edges) as opened:
+        examiners: list[Examiner] = [EdgeExaminer(session, how) for session in opened]
+        yield from examined_in(repositories, config.root, examiners or [OwnExaminer(Audit(config.root), how)])
 
 
 def audit(
     repositories: Iterable[RepositoryConfig], config: Config, edges: Sequence[str], samples: int
 ) -> Iterator[Examined]:
     """Have `edges` prove that they have `samples` random ranges of each repository; one that fails holds no other."""
-    with _sessions(config, edges) as sessions:
+    with sessions(config, edges) as opened:
         own = Audit(config.root)
-        yield from _each(repositories, config.root, [Prover(session, own, samples) for session in sessions])
+        yield from examined_in(repositories, config.root, [Prover(session, own, samples) for session in opened])
 
 
 @contextmanager
-def _sessions(config: Config, edges: Sequence[str]) -> Iterator[list[EdgeSession]]:
+def sessions(config: Config, edges: Sequence[str]) -> Iterator[list[EdgeSession]]:
+    """A session with each of `edges`, as long as the block lasts."""
     with EdgePool({name: config.edge(name) for name in edges}, config.root) as pool:
         yield [pool.session(name) for name in edges]
 
 
-def _each(repositories: Iterable[RepositoryConfig], root: Path, examiners: Sequence[Examiner]) -> Iterator[Examined]:
+def examined_in(
+    repositories: Iterable[RepositoryConfig], root: Path, examiners: Sequence[Examiner]
+) -> Iterator[Examined]:
+    """Each repository in each of the places that are to have it; one that fails holds no other."""
     for repository in repositories:
         for examiner in examiners:
             if examiner.edge is None or examiner.edge in repository.edges:

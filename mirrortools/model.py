@@ -25,6 +25,7 @@ COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
 _DIGEST_LENGTH: Final = {"sha256": 64, "git": 40}
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
 _REPO_SEGMENT: Final = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}\Z")
+_BASE_URL: Final = re.compile(r"https?://[^\s/<>\"'?#]+(?:/[^\s<>\"'?#]*)?\Z")
 # Characters that make a name look like another one (Unicode TR 36, bidirectional controls).
 # Elements that are encoded at a time where JSON is made piece by piece.
 _TOGETHER: Final = 256
@@ -255,13 +256,14 @@ class Publication:
     """Everything of one repository that is served: the same value on the origin and on every edge.
 
     `refs` maps full ref names (`refs/heads/main`) to commits; `manifests` holds one manifest for each of
-    those commits and for each pinned one.
+    those commits and for each pinned one. `mirrors` are the base URLs of all hosts that serve it, the best first.
     """
 
     repo: RepoId
     refs: Mapping[str, str]
     manifests: Mapping[str, Manifest]
     git: GitSnapshot
+    mirrors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, commit in self.refs.items():
@@ -271,6 +273,9 @@ class Publication:
         for commit, manifest in self.manifests.items():
             if manifest.revision != Revision(self.repo, commit):
                 raise HostileTree(f"{self.repo}: the manifest of {commit} says {manifest.revision}")
+        for url in self.mirrors:
+            if not _BASE_URL.match(url):
+                raise HostileTree(f"{self.repo}: not the URL of a mirror: {url!r}")
 
     @property
     def blobs(self) -> frozenset[Blob]:
@@ -279,12 +284,12 @@ class Publication:
         return frozenset().union(*content, self.git.packs.values())
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each part: `refs` (the refs and what git shows) and the manifest of every commit.
+        """SHA-256 of each part: `refs` (the refs, what git shows, the mirrors) and the manifest of every commit.
 
         Whoever holds these items holds this publication, and perhaps older commits besides.
         """
         return {
-            "refs": _json_digest([dict(self.refs), self.git.to_json()]),
+            "refs": _json_digest([dict(self.refs), self.git.to_json(), list(self.mirrors)]),
             **{commit: manifest.digest() for commit, manifest in self.manifests.items()},
         }
 
@@ -296,6 +301,7 @@ class Publication:
             "refs": dict(sorted(self.refs.items())),
             "manifests": manifests,
             "git": self.git.to_json(),
+            "mirrors": list(self.mirrors),
         }
 
     @classmethod
@@ -308,7 +314,8 @@ class Publication:
             sent = document["manifests"].items()
             manifests = {c: m for c, d in sent if (m := held(c) if d is None else Manifest.from_json(d))}
             git = GitSnapshot.from_json(document["git"])
-            return cls(RepoId.parse(document["repo"]), dict(document["refs"]), manifests, git)
+            mirrors = tuple(map(str, document["mirrors"]))
+            return cls(RepoId.parse(document["repo"]), dict(document["refs"]), manifests, git, mirrors)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HostileTree(f"not a publication: {error!r}") from error
 

@@ -28,20 +28,21 @@ class GitRefs:
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """Where one repository is published."""
+    """Where one repository is published. `mirrors` are the base URLs of all hosts that will serve it."""
 
     repo: RepoId
     mirror: GitMirror
     store: Store
     tree: Tree
     stage: Path
+    mirrors: tuple[str, ...] = ()
 
     def publish(self, manifests: Mapping[str, Manifest], commits: Mapping[str, str], refs: GitRefs) -> Publication:
         """Make `commits` (full ref name → commit) visible, everything that they need first.
 
         Raises StoreError, NoSpace, and then every ref still names what it named before.
         """
-        publication = Publication(self.repo, commits, manifests, self.snapshot(refs))
+        publication = Publication(self.repo, commits, manifests, self.snapshot(refs), self.mirrors)
         self.tree.publish(publication)
         return publication
 

@@ -10,7 +10,8 @@ our own modules alone, and it writes nothing outside its root:
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock), `patch` (makes a blob out of an older one), `adopt`, `publish` (what the origin has signed; lets go
-of the lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here.
+of the lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here;
+`describe` hashes pieces for metalinks.
 Every request is checked here, because the key that sent it may be stolen.
 """
 
@@ -37,6 +38,7 @@ from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
+from mirrortools.piecework import describe
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -74,6 +76,7 @@ class Receiver:
             "audit": self._look_again,
             "links": self._links,
             "prove": self._prove,
+            "describe": self._describe,
             "ping": lambda _: {},
         }
 
@@ -255,6 +258,15 @@ class Receiver:
             samples = [Sample(_blobs([item[:3]])[0], int(item[3]), int(item[4])) for item in request["samples"]]
             nonce = str(request["nonce"])
         return {"proofs": self._audit.prove(samples, nonce)}
+
+    def _describe(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            repo = _repo(request["repo"])
+        publication = self._tree.publication(repo)
+        if publication is None:
+            return {"blobs": 0, "size_bytes": 0, "bad": []}
+        done = describe(self.root, publication)
+        return {"blobs": done.blobs, "size_bytes": done.size_bytes, "bad": list(done.bad)}
 
     def _held(self, repo: RepoId, commit: str) -> Manifest | None:
         return self._tree.manifest(Revision(repo, commit))

@@ -147,12 +147,13 @@ class Place:
         if git is None or not commits or not {*refs.values()} <= {*commits}:
             return None
         manifests = {commit: self.tree.manifest(Revision(self.repo, commit)) for commit in commits}
-        return Publication(self.repo, refs, {commit: found for commit, found in manifests.items() if found}, git)
+        found = {commit: manifest for commit, manifest in manifests.items() if manifest}
+        return Publication(self.repo, refs, found, git, self.tree.mirrors(self.repo))
 
     @property
     def rules(self) -> str:
-        """A digest of the rules that choose files: when it changes, the same commit is published anew."""
-        rules = json.dumps([self.repository.include, self.repository.exclude])
+        """A digest of what is configured of a publication: when it changes, the same commit is published anew."""
+        rules = json.dumps([self.repository.include, self.repository.exclude, self.repository.mirrors])
         return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
 

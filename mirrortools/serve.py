@@ -50,12 +50,16 @@ class Standalone:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What to serve, and where: the root, addresses to listen on, the server's name (empty: any)."""
+    """What to serve, and where: the root, addresses to listen on, the server's name (empty: any).
+
+    `metalinks` tells that there are some, which answers about files then point to (RFC 6249).
+    """
 
     root: Path
     listen: tuple[str, ...] = ("0.0.0.0:80",)
     name: str = ""
     place: Installed | Standalone = field(default_factory=Installed)
+    metalinks: bool = False
 
     def __post_init__(self) -> None:
         folder = self.place.folder if isinstance(self.place, Standalone) else self.place.prefix
@@ -81,7 +85,7 @@ def render(site: Site) -> dict[str, str]:
     )
     script = environment.get_template("hub.js").render()
     values = {"public": site.root / "public", "listen": site.listen, "name": site.name}
-    values |= {"most_slashes": MOST_SLASHES, "listing": LISTING}
+    values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
         text = environment.get_template("nginx.conf.j2").render(values, extra="")

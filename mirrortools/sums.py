@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +43,6 @@ def sums_line(path: str, sha256: str) -> str:
     return f"{sha256}  {path}\n"
 
 
-def parse_sums(text: Iterator[str]) -> Iterator[tuple[str, str]]:
+def parse_sums(text: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Path and SHA-256 of each line that `sums_line` made."""
     return ((line[66:-1], line[:64]) for line in text)

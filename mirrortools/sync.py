@@ -361,7 +361,8 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     pull.run(origin.store, progress)
-    press = Press(place.repo, place.mirror, origin.store, origin.tree, origin.root / "state" / "stage")
+    stage, mirrors = origin.root / "state" / "stage", repository.mirrors
+    press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, mirrors)
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
     return Outcome(place.repo, True, publication, plan, progress=progress, notes=news.notes, error=news.missing)

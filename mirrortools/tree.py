@@ -3,10 +3,12 @@
 The only module that knows the served shape. Everything it writes is below `<root>/public`:
 
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
-    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…, SHA256SUMS
+    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…, SHA256SUMS,
+                                          revision.meta4, files/<path>.meta4
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it
+    <repo.path>/meta/mirrors.json         where else it is served
     <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
 
 Only the standard library is used here, because the receiver runs this module on edges.
@@ -19,14 +21,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from mirrortools import hubapi
 from mirrortools.errors import HostileTree, NoSpace, StoreError
-from mirrortools.files import make_folder, move_folder, point_link, sync_folder, write_file
+from mirrortools.files import (
+    make_folder,
+    move_file,
+    move_folder,
+    point_link,
+    sync_contents,
+    sync_folder,
+    write_file,
+)
+from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX, Linked, metalink
 from mirrortools.model import (
     KINDS,
     Blob,
@@ -39,8 +50,9 @@ from mirrortools.model import (
     json_pieces,
     quote_ref,
 )
+from mirrortools.pieces import needs_pieces, read_pieces
 from mirrortools.statements import Signed
-from mirrortools.sums import SUMS, sha256_sums, sums_line
+from mirrortools.sums import SUMS, parse_sums, sha256_sums, sums_line
 
 T = TypeVar("T")
 
@@ -64,13 +76,21 @@ class Tree:
 
         Raises StoreError when a blob is missing (then every ref still names what it named before), NoSpace.
         """
-        changed = [self.publish_revision(manifest) for manifest in publication.manifests.values()]
-        changed.append(self.publish_git(publication.repo, publication.git))
-        changed.append(self.publish_refs(publication.repo, publication.refs))
+        repo, mirrors = publication.repo, publication.mirrors
+        elsewhere = self.mirrors(repo) != mirrors
+        changed = [elsewhere]
+        for manifest in publication.manifests.values():
+            changed.append(self.publish_revision(manifest, mirrors))
+            if elsewhere and not changed[-1]:
+                self.publish_metalinks(manifest, mirrors)
+        changed.append(self.publish_git(repo, publication.git))
+        if elsewhere:  # behind the metalinks, so that a run that was killed is made up for
+            self._publish_mirrors(repo, mirrors)
+        changed.append(self.publish_refs(repo, publication.refs))
         return any(changed)
 
-    def publish_revision(self, manifest: Manifest) -> bool:
-        """Put a commit's files and API answers in place; return whether anything changed.
+    def publish_revision(self, manifest: Manifest, mirrors: Sequence[str] = ()) -> bool:
+        """Put a commit's files, API answers and metalinks in place; return whether anything changed.
 
         The same commit with another manifest (other include or exclude rules) replaces the former one.
         Raises StoreError, NoSpace.
@@ -86,9 +106,41 @@ class Tree:
             _write_links(stage / "files", f"{manifest.revision.repo.path}/commits/{commit}", manifest)
             _write_answers(stage / "meta", manifest)
             _write_sums(stage / "meta", manifest, self.public)
+            _write_metalinks(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
             move_folder(stage / "files", folder / "commits" / commit)
             move_folder(stage / "meta", folder / "meta" / commit)
         return True
+
+    def publish_metalinks(self, manifest: Manifest, mirrors: Sequence[str]) -> bool:
+        """Let the metalinks of a published revision say `mirrors` and the pieces that are known now.
+
+        Return whether anything changed. Raises StoreError, NoSpace.
+        """
+        commit = manifest.revision.commit
+        meta = self._folder(manifest.revision.repo) / "meta" / commit
+        with self._staging(commit) as stage:
+            if _says(meta / OF_REVISION, meta / SUMS, manifest, mirrors, self.public):
+                return False
+            (stage / "files").mkdir()
+            _write_metalinks(stage, meta / SUMS, manifest, mirrors, self.public)
+            move_folder(stage / "files", meta / "files")
+            if mirrors:  # last: it tells whether all was written
+                sync_contents([stage / OF_REVISION])
+                move_file(stage / OF_REVISION, meta / OF_REVISION)
+            else:
+                (meta / OF_REVISION).unlink(missing_ok=True)
+        return True
+
+    def mirrors(self, repo: RepoId) -> tuple[str, ...]:
+        """The base URLs of the hosts that serve a repository, as published; none when they are not known."""
+        try:
+            return _load(self._folder(repo) / "meta" / "mirrors.json", _mirrors_of) or ()
+        except StoreError:
+            return ()
+
+    def _publish_mirrors(self, repo: RepoId, mirrors: Sequence[str]) -> None:
+        with _writing(self._folder(repo) / "meta"):
+            _replace(self._folder(repo) / "meta" / "mirrors.json", _json({"mirrors": list(mirrors)}))
 
     def publish_git(self, repo: RepoId, snapshot: GitSnapshot) -> bool:
         """Let `git clone` see `snapshot`, packs before refs; return whether anything changed.
@@ -175,7 +227,7 @@ class Tree:
         if git is None or not (self._folder(repo) / "meta" / "refs.json").is_file():
             return None
         manifests = {commit: self.manifest(Revision(repo, commit)) for commit in self.commits(repo)}
-        return Publication(repo, self.refs(repo), {c: m for c, m in manifests.items() if m}, git)
+        return Publication(repo, self.refs(repo), {c: m for c, m in manifests.items() if m}, git, self.mirrors(repo))
 
     def mend(self, repo: RepoId) -> bool:
         """Put away the records of a repository that are damaged, so that a sync writes them anew; whether any was.
@@ -313,6 +365,10 @@ def _refs_of(document: Mapping[str, Any]) -> dict[str, str]:
     return dict(document["refs"])
 
 
+def _mirrors_of(document: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(map(str, document["mirrors"]))
+
+
 def _replace(path: Path, content: bytes) -> bool:
     """Write a file unless it already has this content; return whether it was written."""
     if _content(path) == content:
@@ -353,6 +409,34 @@ def _write_answers(stage: Path, manifest: Manifest) -> None:
 
 def _write_sums(stage: Path, manifest: Manifest, public: Path) -> None:
     _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sha256_sums(manifest, public)))
+
+
+def _write_metalinks(stage: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> None:
+    """Write what `metalink` says of a revision, and of each larger file; nothing when no mirror is known."""
+    if not mirrors:
+        return
+    _write_new(stage / OF_REVISION, metalink(manifest, _linked(sums, manifest, public), mirrors))
+    for file in _linked(sums, manifest, public):
+        if file.size >= LEAST_BYTES:
+            # Beside a file `x` there may be a folder `x.meta4`: what is in it stands in the revision's metalink alone.
+            with suppress(FileExistsError, NotADirectoryError):
+                _write_new(stage / "files" / f"{file.path}{SUFFIX}", metalink(manifest, [file], mirrors))
+
+
+def _says(written: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> bool:
+    """Whether a revision's metalink is what it should be."""
+    if not mirrors:
+        return not written.exists()
+    return _has_content(written, metalink(manifest, _linked(sums, manifest, public), mirrors))
+
+
+def _linked(sums: Path, manifest: Manifest, public: Path) -> Iterator[Linked]:
+    """The files of a revision as a metalink has them, by the sums that were written of it."""
+    with sums.open(encoding="utf-8", newline="\n") as file:
+        for path, sha256 in parse_sums(file):
+            blob = manifest.files[path].blob
+            pieces = read_pieces(public, blob) if needs_pieces(blob) else None
+            yield Linked(path, blob.size, sha256, pieces)
 
 
 def _write_new(path: Path, pieces: Iterable[str]) -> None:

@@ -58,12 +58,13 @@ def print_(
     invocation: Invocation, file: str, edge: str | None, name: str, prefix: Path, standalone: Path | None
 ) -> None:
     """Print one of the two files: mirrortools.conf for conf.d/, or the hub.js that it imports."""
-    root, listen = _where(invocation.config, edge)
+    config = invocation.config
+    root, listen = _where(config, edge)
     if standalone:
         place = Standalone(standalone.absolute(), find_njs_module(), worker_user(root))
-        click.echo(shlex.join(write_standalone(Site(root, (listen,), name, place))))
+        click.echo(shlex.join(write_standalone(Site(root, (listen,), name, place, config.has_metalinks))))
         return
-    files = render(Site(root, (listen,), name, Installed(prefix.absolute())))
+    files = render(Site(root, (listen,), name, Installed(prefix.absolute()), config.has_metalinks))
     by_name = {Path(path).name: text for path, text in files.items()}
     click.echo(by_name[file], nl=False)
 
@@ -75,8 +76,9 @@ def print_(
 @click.pass_obj
 def install_(invocation: Invocation, edge: str | None, name: str, prefix: Path) -> None:
     """Write the configuration into nginx's folder and let nginx check it; if it refuses, nothing is changed."""
-    root, listen = _where(invocation.config, edge)
-    changed = install(Site(root, (listen,), name, Installed(prefix.absolute())))
+    config = invocation.config
+    root, listen = _where(config, edge)
+    changed = install(Site(root, (listen,), name, Installed(prefix.absolute()), config.has_metalinks))
     for path in changed:
         click.echo(f"wrote {path}")
     click.echo("Next: systemctl reload nginx" if changed else "nothing to change")

@@ -21,4 +21,4 @@ def serve(invocation: Invocation, listen: str | None) -> None:
     place = Standalone(config.root / "state" / "nginx", find_njs_module(), worker_user(config.root))
     address = listen or config.listen
     click.echo(f"serving {config.root} on {address}", err=True)
-    run(Site(config.root, (address,), place=place))
+    run(Site(config.root, (address,), place=place, metalinks=config.has_metalinks))

@@ -68,6 +68,7 @@ def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[st
         min_free_bytes=form.min_free,
         request_budget=form.request_budget,
         seeds=form.seeds,
+        http=form.http,
         edges=MappingProxyType(edges),
         jobs=MappingProxyType({part.name: _job(main, part) for part in parts}),
     )
@@ -106,6 +107,7 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
     source = _source(levels)
     if source is None:
         return None
+    edges = _edges(form.edges, part.edges, main.form.edges)
     return RepositoryConfig(
         repo=RepoId.parse(form.repo),
         job=part.name,
@@ -114,15 +116,22 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
         revisions=form.revisions,
         include=form.include,
         exclude=form.exclude,
-        edges=_edges(form.edges, part.edges, main.form.edges),
+        edges=edges,
         force_push=form.force_push or main.form.force_push,
         hot=part.hot if form.hot is None else form.hot,
+        mirrors=_mirrors(edges, main.form),
     )
 
 
 def _edges(*levels: Iterable[str] | None) -> tuple[str, ...]:
     """The names of the innermost level that says something."""
     return next((tuple(dict.fromkeys(names)) for names in levels if names is not None), ())
+
+
+def _mirrors(edges: Iterable[str], main: MainForm) -> tuple[str, ...]:
+    """Where clients reach a repository: its edges in their order, then this host. Unknown edges are told elsewhere."""
+    urls = [main.edges[name].http for name in edges if name in main.edges]
+    return tuple(dict.fromkeys(url for url in (*urls, main.http) if url))
 
 
 def _source(levels: Iterable[File[SourcesForm]]) -> Source | None:

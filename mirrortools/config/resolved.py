@@ -78,7 +78,8 @@ class RepositoryConfig:
 
     `revisions` are ref names, fnmatch patterns of ref names, or commits of 40 hexadecimal digits. `include`
     and `exclude` are fnmatch patterns of whole paths, in which `*` crosses slashes. `edges` are names of
-    `Config.edges`. Hot ones are looked at and fetched before all others.
+    `Config.edges`. Hot ones are looked at and fetched before all others. `mirrors` are the URLs at which clients
+    reach the edges and then the origin, as far as they are known.
     """
 
     repo: RepoId
@@ -91,6 +92,7 @@ class RepositoryConfig:
     edges: tuple[str, ...] = ()
     force_push: ForcePush = "refuse"
     hot: bool = False
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that was configured; `path` is the main file.
+    """Everything that was configured; `path` is the main file, `http` where clients reach this host.
 
     `max_parallel` is None for `auto`, `request_budget` (questions a host and 5 minutes) for `unlimited`.
     """
@@ -118,8 +120,14 @@ class Config:
     min_free_bytes: int
     request_budget: int | None
     seeds: tuple[Path, ...]
+    http: str | None
     edges: Mapping[str, EdgeConfig]
     jobs: Mapping[str, Job]
+
+    @property
+    def has_metalinks(self) -> bool:
+        """Whether clients' way to any host is known, so that metalinks can name it."""
+        return any(repository.mirrors for repository in self.repositories())
 
     def repositories(self) -> tuple[RepositoryConfig, ...]:
         """Every repository of every job, in the order of the files."""

@@ -86,6 +86,8 @@ def _edge_url(text: str) -> str:
 
 
 def _http_url(text: str) -> str:
+    if set(text) & set("<>\"'"):
+        raise ValueError(f"a URL that pages and metalinks name has no quotes and no angle brackets, got {text!r}")
     return check_url(text, ("http", "https"))
 
 
@@ -346,6 +348,11 @@ class MainForm(SourcesForm):
         default=DEFAULT_LISTEN,
         description="What the generated nginx of this origin listens on.",
         examples=["0.0.0.0:80", "[::]:8080"],
+    )
+    http: Annotated[str, AfterValidator(_http_url)] | None = Field(
+        default=None,
+        description="Where clients reach this origin; metalinks name it behind the edges.",
+        examples=["https://mirror.example"],
     )
     min_free: Size = Field(
         default=DEFAULT_MIN_FREE_BYTES,

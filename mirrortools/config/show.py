@@ -65,6 +65,7 @@ def _main(config: Config) -> Document:
     return {
         "root": str(config.root),
         "listen": config.listen,
+        "http": config.http,
         "sync_interval": format_duration(config.sync_interval_s),
         "max_parallel": config.max_parallel or "auto",
         "min_free": format_size(config.min_free_bytes),
