@@ -98,6 +98,20 @@ def write_pieces(path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None
     sync_folder(path.parent)
 
 
+def line_up(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to the end of a file, durably, and those of one call together, however many write."""
+    make_folder(path.parent)
+    is_new = not path.exists()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(descriptor, "".join(f"{line}\n" for line in lines).encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync_folder(path.parent)
+
+
 def write_json(path: Path, document: Any) -> None:
     """Replace `path` by `document` as compact JSON, durably."""
     write_file(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())

@@ -43,9 +43,13 @@ def describe(root: Path, publication: Publication) -> Described:
     lock = RepositoryLock(root, publication.repo, "mirrortool describe")
     try:
         mirrors = tree.mirrors(publication.repo)
-        for manifest in publication.manifests.values():
-            tree.publish_revision(manifest, mirrors)
-            tree.publish_metalinks(manifest, mirrors)
+        changed = [
+            commit
+            for commit, manifest in publication.manifests.items()
+            if tree.publish_revision(manifest, mirrors) or tree.publish_metalinks(manifest, mirrors)
+        ]
+        if changed:
+            tree.note_change(publication, changed)
     finally:
         lock.close()
     return Described(len(blobs), sum(blob.size for blob in blobs), tuple(bad))

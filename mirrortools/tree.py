@@ -9,7 +9,10 @@ The only module that knows the served shape. Everything it writes is below `<roo
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it
     <repo.path>/meta/mirrors.json         where else it is served
+    <repo.path>/meta[/<sha>]/rsync.list   what belongs to the repository, or to that revision, for rsync --files-from
     <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
+    latest/<repo.path>                    symlink to the default branch's files, for rsyncd
+    .mirror/changes/<day>                 what was published when: the time and an rsync.list a line
 
 Only the standard library is used here, because the receiver runs this module on edges.
 """
@@ -21,6 +24,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +33,7 @@ from typing import Any, TypeVar
 from mirrortools import hubapi
 from mirrortools.errors import HostileTree, NoSpace, StoreError
 from mirrortools.files import (
+    line_up,
     make_folder,
     move_file,
     move_folder,
@@ -58,6 +63,9 @@ T = TypeVar("T")
 
 # A listing lies in the folder that it lists, under the one name that no file of a repository can have.
 LISTING = ".git"
+RSYNC_LIST = "rsync.list"
+LATEST = "latest"
+CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
 _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs", "spaces"))
 _RESERVED_LAST = frozenset(("commits", "meta", "refs", "resolve", "revision", "tree", "paths-info", "info"))
@@ -83,11 +91,38 @@ class Tree:
             changed.append(self.publish_revision(manifest, mirrors))
             if elsewhere and not changed[-1]:
                 self.publish_metalinks(manifest, mirrors)
+        new = [commit for commit, is_new in zip(publication.manifests, changed[1:], strict=True) if is_new or elsewhere]
         changed.append(self.publish_git(repo, publication.git))
         if elsewhere:  # behind the metalinks, so that a run that was killed is made up for
             self._publish_mirrors(repo, mirrors)
+        if any(changed) or self.refs(repo) != publication.refs:  # in front, so that a kill cannot keep it secret
+            self._point_latest(publication)
+            self.note_change(publication, new)
         changed.append(self.publish_refs(repo, publication.refs))
         return any(changed)
+
+    def note_change(self, publication: Publication, commits: Iterable[str] = ()) -> None:
+        """Let mirrors that pull by rsync know that a repository, and these of its revisions, are other than before.
+
+        Raises StoreError, NoSpace.
+        """
+        repo = publication.repo
+        lists = [f"{repo.path}/meta/{name}" for name in (*(f"{commit}/{RSYNC_LIST}" for commit in commits), RSYNC_LIST)]
+        folder = self.public / CHANGES
+        with _writing(folder):
+            _replace(self._folder(repo) / "meta" / RSYNC_LIST, "".join(_of_repository(publication)).encode())
+            now_s = int(time.time())
+            line_up(folder / time.strftime("%Y-%m-%d", time.gmtime(now_s)), [f"{now_s} {name}" for name in lists])
+
+    def _point_latest(self, publication: Publication) -> None:
+        """Let the files of the default branch be found by the repository's name alone."""
+        repo, link = publication.repo, self.public / LATEST / publication.repo.path
+        with _writing(link):
+            if ref := _default_ref(publication):
+                make_folder(link.parent)
+                point_link(link, f"{'../' * (repo.path.count('/') + 1)}{repo.path}/refs/{quote_ref(ref)}")
+            else:
+                link.unlink(missing_ok=True)
 
     def publish_revision(self, manifest: Manifest, mirrors: Sequence[str] = ()) -> bool:
         """Put a commit's files, API answers and metalinks in place; return whether anything changed.
@@ -98,7 +133,7 @@ class Tree:
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
         meta = folder / "meta" / commit
-        is_whole = (meta / SUMS).is_file() and (folder / "commits" / commit).is_dir()
+        is_whole = (meta / RSYNC_LIST).is_file() and (folder / "commits" / commit).is_dir()
         if is_whole and _has_content(meta / "manifest.json", manifest.json_pieces()):
             return False
         self._require(manifest.iter_blobs(), str(manifest.revision))
@@ -107,6 +142,7 @@ class Tree:
             _write_answers(stage / "meta", manifest)
             _write_sums(stage / "meta", manifest, self.public)
             _write_metalinks(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
+            _write_new(stage / "meta" / RSYNC_LIST, _of_revision(manifest))
             move_folder(stage / "files", folder / "commits" / commit)
             move_folder(stage / "meta", folder / "meta" / commit)
         return True
@@ -405,6 +441,34 @@ def _write_answers(stage: Path, manifest: Manifest) -> None:
         _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
         if listing.recursive is not None:
             _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
+
+
+def _of_revision(manifest: Manifest) -> Iterator[str]:
+    """What a mirror needs of a revision, a line each: blobs, then the folders with what is to be shown."""
+    yield from (f"{blob.path}\n" for blob in manifest.iter_blobs())
+    repo, commit = manifest.revision.repo, manifest.revision.commit
+    yield f"{repo.path}/commits/{commit}/\n{repo.path}/meta/{commit}/\n"
+
+
+def _of_repository(publication: Publication) -> Iterator[str]:
+    """What a mirror needs of a repository besides its revisions."""
+    path = publication.repo.path
+    yield from (f"{blob.path}\n" for _, blob in sorted(publication.git.packs.items()))
+    names = ["git.json", "refs.json", RSYNC_LIST, *(["mirrors.json"] if publication.mirrors else [])]
+    yield from (f"{path}/meta/{name}\n" for name in names)
+    yield f"{path}.git/\n{path}/refs/\n"
+    if _default_ref(publication):
+        yield f"{LATEST}/{path}\n"
+
+
+def _default_ref(publication: Publication) -> str | None:
+    """The ref that users mean when they name none: main, else what a clone checks out, else the first; its short name.
+
+    None when only commits are served.
+    """
+    names = sorted(hubapi.short_refs(publication.refs))
+    favourites = ("main", publication.git.head.removeprefix("refs/heads/"), *names)
+    return next((name for name in favourites if name in names), None)
 
 
 def _write_sums(stage: Path, manifest: Manifest, public: Path) -> None:

@@ -424,3 +424,53 @@ def test_any_legal_paths_round_trip(files: dict[str, bytes]) -> None:
         assert {path: (main / path).read_bytes() for path in files} == files
         assert Tree(root).publication(REPO) == value
         assert sum(1 for path in main.rglob("*") if path.is_file()) == len(files)
+
+
+def changes(root: Path) -> list[str]:
+    """What was noted of changes, without the times."""
+    return [
+        line.split()[1]
+        for day in sorted((root / "public/.mirror/changes").iterdir())
+        for line in day.read_text().splitlines()
+    ]
+
+
+def test_changes_are_noted_once_and_in_front_of_the_refs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill between the note and the refs costs a second note, and none is ever lost."""
+    tree, value = Tree(tmp_path), publication(tmp_path, {"a": b"1"})
+    with monkeypatch.context() as killed:
+        killed.setattr(Tree, "publish_refs", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            tree.publish(value)
+    tree.publish(value)
+    tree.publish(value)
+    of_commit, of_repo = f"models/org/name/meta/{FIRST}/rsync.list", "models/org/name/meta/rsync.list"
+
+    assert changes(tmp_path) == [of_commit, of_repo, of_repo]
+    for name in (of_commit, of_repo):
+        for line in (tmp_path / "public" / name).read_text().splitlines():
+            assert (tmp_path / "public" / line).exists(), line
+
+
+@pytest.mark.parametrize(
+    ("refs", "head", "latest"),
+    [
+        (["refs/heads/dev", "refs/heads/main"], "refs/heads/dev", "main"),
+        (["refs/heads/a/b", "refs/heads/z"], "refs/heads/a/b", "a%2Fb"),
+        (["refs/tags/v2", "refs/tags/v1"], "refs/heads/main", "v1"),
+        ([], "refs/heads/main", None),
+    ],
+)
+def test_the_latest_files_are_those_of_the_default_ref(
+    tmp_path: Path, refs: list[str], head: str, latest: str | None
+) -> None:
+    """By the repository's name alone: main, else what a clone checks out, else the first; none for commits alone."""
+    value = publication(tmp_path, {"a": b"1"})
+    Tree(tmp_path).publish(value)
+    Tree(tmp_path).publish(replace(value, refs=dict.fromkeys(refs, FIRST), git=replace(value.git, head=head)))
+    link = tmp_path / "public/latest/models/org/name"
+
+    assert link.is_symlink() == (latest is not None)
+    if latest:
+        assert str(link.readlink()) == f"../../../models/org/name/refs/{latest}"
+        assert (link / "a").read_bytes() == b"1"

@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "describe": ("describe", "describe", "Hash what metalinks say of pieces, here and on edges."),
     "edge": ("edge", "edge", "List and audit edges, change the key that they believe."),
     "nginx": ("nginx", "nginx", "Print or install the configuration of nginx."),
+    "rsyncd": ("rsyncd", "rsyncd", "Print or install the configuration of rsyncd."),
     "serve": ("serve", "serve", "Serve the mirror in the foreground."),
     "systemd": ("systemd", "systemd", "Print or install service and timer units."),
 }
