@@ -20,6 +20,9 @@ from mirrortools.tree import LISTING
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
 MOST_SLASHES: Final = 8
+# Files that each worker keeps open. Debian's nginx may open 1024 in all, and other sites need some.
+_MOST_OPEN: Final = 4096
+_MOST_OPEN_BESIDE_OTHERS: Final = 128
 _PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin", "/sbin")
 _MODULE: Final = "ngx_http_js_module.so"
 _MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules")
@@ -88,9 +91,13 @@ def render(site: Site) -> dict[str, str]:
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
-        text = environment.get_template("nginx.conf.j2").render(values, extra="")
+        text = environment.get_template("nginx.conf.j2").render(values, extra="", most_open=_MOST_OPEN)
         return {"nginx.conf": text, "hub.js": script}
-    values |= {"prefix": site.place.prefix, "extra": site.place.prefix / "mirrortools" / "server.d" / "*.conf"}
+    values |= {
+        "most_open": _MOST_OPEN_BESIDE_OTHERS,
+        "prefix": site.place.prefix,
+        "extra": site.place.prefix / "mirrortools" / "server.d" / "*.conf",
+    }
     text = environment.get_template("site.conf.j2").render(values)
     return {"conf.d/mirrortools.conf": text, "mirrortools/hub.js": script}
 
