@@ -19,6 +19,7 @@ _VERSIONS = {
     "curl": ["curl", "--version"],
     "aria2": ["aria2c", "--version"],
     "OpenSSL": ["openssl", "version"],
+    "wrk": ["wrk", "-v"],
     "nginx": ["/usr/sbin/nginx", "-v"],
     "huggingface_hub": [str(PROJECT / ".venvs/hub-2.4.0/bin/pip"), "list"],
     "olah": [str(PROJECT / ".venvs/olah/bin/pip"), "list"],

@@ -82,20 +82,25 @@ class Hub(_Peer):
         check_files(case, {path: snapshot / path for path in case.files})
 
 
+def olah(url: str, port: int, folder: Path) -> Process:
+    """olah, not yet started, as a caching proxy on `port` of the mirror at `url`; `folder` takes all that it writes."""
+    scheme, _, place = url.partition("://")
+    words = ["--host", "127.0.0.1", "--port", str(port), "--repos-path", str(folder / "olah")]
+    words += ["--hf-scheme", scheme, "--hf-netloc", place, "--hf-lfs-netloc", place]
+    words += ["--mirror-scheme", "http", "--mirror-netloc", f"127.0.0.1:{port}"]
+    words += ["--mirror-lfs-netloc", f"127.0.0.1:{port}"]
+    words += ["--log-path", str(folder / "olah-log")]
+    return Process([OLAH, *words], folder / "olah.log", {"HOME": str(folder)})
+
+
 @dataclass(frozen=True, slots=True)
 class Olah(Hub):
     """The same client, through olah as a caching proxy that has nothing yet."""
 
     @contextmanager
     def ready(self, case: Case, folder: Path) -> Iterator[Step]:
-        scheme, _, place = case.url.partition("://")
         port = free_port()
-        words = ["--host", "127.0.0.1", "--port", str(port), "--repos-path", str(folder / "olah")]
-        words += ["--hf-scheme", scheme, "--hf-netloc", place, "--hf-lfs-netloc", place]
-        words += ["--mirror-scheme", "http", "--mirror-netloc", f"127.0.0.1:{port}"]
-        words += ["--mirror-lfs-netloc", f"127.0.0.1:{port}"]
-        words += ["--log-path", str(folder / "olah-log")]
-        process = Process([OLAH, *words], folder / "olah.log", {"HOME": str(folder)})
+        process = olah(case.url, port, folder)
         try:
             process.start(lambda: port_answers(port))
             yield self.step(case, folder, f"http://127.0.0.1:{port}")

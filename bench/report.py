@@ -49,6 +49,16 @@ def stamp_now(program: str) -> Stamp:
     return Stamp(_now(), shlex.join([program, *sys.argv[1:]]), commit())
 
 
+def heading_table(heading: Heading) -> list[str]:
+    """The machine and the programs, as a table without a head."""
+    return [
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in heading.machine.items()),
+        f"| Versions | {', '.join(f'{name} {value}' for name, value in heading.versions.items())} |",
+    ]
+
+
 def _now() -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
@@ -60,10 +70,7 @@ def _top(heading: Heading) -> str:
         f"Written by `bench/pull`, last on {heading.date}; each work says when and with which commit it was measured.",
         "How it is measured: [README.md](README.md).",
         "",
-        "| | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in heading.machine.items()),
-        f"| Versions | {', '.join(f'{name} {value}' for name, value in heading.versions.items())} |",
+        *heading_table(heading),
         "",
         "Times are medians in seconds, with the fastest and slowest run in brackets; *each run* lists them all, in the",
         "order of the rounds, as the time + that of the `sync -f` of the target. *Durable* is both together, for those",
@@ -77,8 +84,8 @@ def _top(heading: Heading) -> str:
 
 def _glance(record: Record) -> str:
     """Ratios are medians of the rounds', with the spread."""
-    head, *table = glance(record)
-    lines = ["## What is required, in one glance", "", *_table(head, table), ""]
+    head, *cells = glance(record)
+    lines = ["## What is required, in one glance", "", *table(head, cells), ""]
     lines += ["*In part*: one of the two comparisons is met. Ratios are taken in each round, then their median.", ""]
     return "\n".join(lines)
 
@@ -92,12 +99,12 @@ def _measured(stamp: Stamp, took_s: float) -> str:
 def _result(result: Result) -> str:
     work, entries = result.work, result.entries
     lines = [f"## {work.title}", "", _measured(result.stamp, result.took_s), ""]
-    lines += _table(_HEAD, [_cells(entry) for entry in entries if entry.samples], numbers=True)
+    lines += table(_HEAD, [_cells(entry) for entry in entries if entry.samples], numbers=True)
     lines += ["", *(f"- `{entry.competitor.name}`: {entry.competitor.about}" for entry in entries)]
     lines += [f"- `{e.competitor.name}` did not run: {one_line(e.problem)}" for e in entries if e.problem]
     verdicts = list(_verdicts(work, entries))
     if verdicts:
-        lines += ["", *_table(_VERDICT_HEAD, verdicts)]
+        lines += ["", *table(_VERDICT_HEAD, verdicts)]
     lines += ["", *_budget(cost(work, entries)), *_note(work)]
     return "\n".join(lines)
 
@@ -185,7 +192,7 @@ def _growth(results: Sequence[Result]) -> str:
     if grown is None:
         return ""
     head = ["repositories", "ours, ms each", "ls-remote alone, ms each", "our requests each"]
-    lines = ["## Nothing changed, by number of repositories", "", *_table(head, map(_cost_cells, costs), numbers=True)]
+    lines = ["## Nothing changed, by number of repositories", "", *table(head, map(_cost_cells, costs), numbers=True)]
     return "\n".join([*lines, "", f"Required: linear. In fact {grown}: {met(grown.is_met)}.", ""])
 
 
@@ -194,7 +201,7 @@ def _cost_cells(found: Cost) -> list[str]:
     return [f"{found.repositories:,}", f"{1000 * found.each_s:.2f}", alone, f"{found.questions:.2f}"]
 
 
-def _table(head: Sequence[str], cells: Iterable[Sequence[str]], *, numbers: bool = False) -> list[str]:
+def table(head: Sequence[str], cells: Iterable[Sequence[str]], *, numbers: bool = False) -> list[str]:
     """A table; `numbers` stand at the right, behind a first column of names."""
     others = "---:" if numbers else "---"
     return [_row(head), _row(["---", *[others] * (len(head) - 1)]), *map(_row, cells)]
