@@ -112,6 +112,11 @@ class Meter:
         self._blobs, self._planned_bytes, self._saved_bytes = blobs, planned_bytes, saved_bytes
         self._progress(self._edge, self._repo, 0, planned_bytes)
 
+    def save(self, saved_bytes: int) -> None:
+        """Know how much the edge took from older blobs in fact: the rest of what was hoped for must be sent."""
+        self._planned_bytes += self._saved_bytes - saved_bytes
+        self._saved_bytes = saved_bytes
+
     def batch_at(self, content_bytes: int) -> None:
         """Know how far the batch under way is."""
         self._batch_bytes = content_bytes
@@ -155,7 +160,9 @@ class Errand:
         deltas = self._deltas(holding)
         saved_bytes = sum(delta.saved_bytes for delta in deltas)
         self.meter.plan(len(holding.lacking), holding.bytes_planned - saved_bytes, saved_bytes)
-        bad = self._send_and_adopt(holding, self._patch(holding, deltas))
+        patched = self._patch(holding, deltas)
+        self.meter.save(sum(delta.saved_bytes for delta in deltas if delta.blob in patched))
+        bad = self._send_and_adopt(holding, patched)
         if bad:
             self._check_own(bad)
             # What the edge found wrong is gone there: the same files once more, whole.

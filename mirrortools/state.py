@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -36,7 +36,18 @@ CREATE TABLE IF NOT EXISTS deliveries (
     edge TEXT NOT NULL, repo TEXT NOT NULL, status TEXT NOT NULL, tried_at REAL NOT NULL, success_at REAL,
     lacking_since REAL, sent_bytes INTEGER NOT NULL, total_sent_bytes INTEGER NOT NULL, error TEXT,
     PRIMARY KEY (edge, repo));
+CREATE TABLE IF NOT EXISTS sendings (
+    id INTEGER PRIMARY KEY, edge TEXT NOT NULL, repo TEXT NOT NULL, revision TEXT, ended_at REAL NOT NULL,
+    duration_s REAL NOT NULL, blobs INTEGER NOT NULL, sent_bytes INTEGER NOT NULL, saved_bytes INTEGER NOT NULL,
+    error TEXT, exit_status INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS sendings_by_edge ON sendings (edge, repo, id);
+CREATE TABLE IF NOT EXISTS under_way (
+    edge TEXT NOT NULL, repo TEXT NOT NULL, process INTEGER NOT NULL, started_at REAL NOT NULL,
+    noted_at REAL NOT NULL, sent_bytes INTEGER NOT NULL, planned_bytes INTEGER NOT NULL, PRIMARY KEY (edge, repo));
 """
+_LATEST_TABLE = "under_way"
+# What history keeps of one repository at one edge.
+MOST_SENDINGS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,68 @@ class DeliveryState:
     error: str | None
 
 
-Row = TypeVar("Row", RepositoryState, Run, DeliveryState)
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One delivery of one repository to one edge that had something to do, or failed, as history keeps it.
+
+    `revision` is the commit of the default branch. `sent_bytes` is what left this host, `saved_bytes` what the
+    edge took from older blobs instead. `exit_status` is that of the error, 0 without one.
+    """
+
+    edge: str
+    repo: str
+    revision: str | None
+    ended_at: float
+    duration_s: float
+    blobs: int
+    sent_bytes: int
+    saved_bytes: int
+    error: str | None
+    exit_status: int
+
+    @property
+    def rate_bytes_s(self) -> float:
+        """How many bytes a second went out."""
+        return self.sent_bytes / self.duration_s if self.duration_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A delivery that runs now, or did when its process was killed: `sent_bytes` of `planned_bytes` at `noted_at`."""
+
+    edge: str
+    repo: str
+    process: int
+    started_at: float
+    noted_at: float
+    sent_bytes: int
+    planned_bytes: int
+
+    @property
+    def rate_bytes_s(self) -> float:
+        """How many bytes a second went out since its start."""
+        elapsed_s = self.noted_at - self.started_at
+        return self.sent_bytes / elapsed_s if elapsed_s > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """How long the rest takes at that rate; None when nobody can tell."""
+        left_bytes = max(0, self.planned_bytes - self.sent_bytes)
+        return left_bytes / self.rate_bytes_s if self.rate_bytes_s else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How a delivery went, for the record; `sending` is None when the edge had everything."""
+
+    edge: str
+    repo: str
+    sent_bytes: int
+    error: str | None
+    sending: Sending | None = None
+
+
+Row = TypeVar("Row", RepositoryState, Run, DeliveryState, Sending, UnderWay)
 
 
 class State:
@@ -125,7 +197,7 @@ class State:
 
     def _open_to_read(self) -> sqlite3.Connection:
         db = self._shared() if self._path.exists() else None
-        if db and db.execute("SELECT 1 FROM sqlite_master WHERE name = 'deliveries'").fetchone():
+        if db and db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_LATEST_TABLE,)).fetchone():
             return db
         if db:  # somebody is about to make the tables
             db.close()
@@ -176,21 +248,30 @@ class State:
 
     def add_run(self, run: Run) -> None:
         """Add to the history."""
-        values = asdict(run)
-        names, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-        self._do(f"INSERT INTO runs ({names}) VALUES ({places})", values)  # noqa: S608
+        self._do(_insert("runs", asdict(run)), asdict(run))
 
     def runs(self, repo: str, most: int = 20) -> list[Run]:
         """The latest runs, newest first."""
         return self._rows(Run, "SELECT * FROM runs WHERE repo = ? ORDER BY id DESC LIMIT ?", repo, most)
 
-    def delivered(self, edge: str, repo: str, now: float, sent_bytes: int, error: str | None) -> None:
-        """Note how a delivery went."""
-        values = {"edge": edge, "repo": repo, "now": now, "sent": sent_bytes, "error": error}
-        values["status"] = "failed" if error else "success"
-        values["success"] = None if error else now
-        values["lacking"] = now if error else None
-        self._do(
+    def delivered(self, contacts: Sequence[Contact], now: float) -> None:
+        """Note how deliveries went, all at once; they are not under way any more."""
+        with self._guarded():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for contact in contacts:
+                    self._note(contact, now)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def _note(self, contact: Contact, now: float) -> None:
+        values = {"edge": contact.edge, "repo": contact.repo, "now": now, "sent": contact.sent_bytes}
+        values |= {"error": contact.error, "status": "failed" if contact.error else "success"}
+        values["success"] = None if contact.error else now
+        values["lacking"] = now if contact.error else None
+        self._db.execute(
             "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
             " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
             " success_at = coalesce(:success, success_at),"
@@ -199,10 +280,46 @@ class State:
             " total_sent_bytes = total_sent_bytes + :sent",
             values,
         )
+        self._db.execute("DELETE FROM under_way WHERE edge = :edge AND repo = :repo", values)
+        if contact.sending:
+            self._db.execute(_insert("sendings", asdict(contact.sending)), asdict(contact.sending))
+            self._db.execute(
+                "DELETE FROM sendings WHERE edge = :edge AND repo = :repo AND id <= (SELECT id FROM sendings"
+                " WHERE edge = :edge AND repo = :repo ORDER BY id DESC LIMIT 1 OFFSET :most)",
+                {**values, "most": MOST_SENDINGS},
+            )
+
+    def sendings(self, most: int, edge: str | None = None, repo: str | None = None) -> list[Sending]:
+        """What went to edges, newest first: to one, of one repository, or all of it."""
+        query = (
+            "SELECT * FROM sendings WHERE (?1 IS NULL OR edge = ?1) AND (?2 IS NULL OR repo = ?2)"
+            " ORDER BY id DESC LIMIT ?3"
+        )
+        return self._rows(Sending, query, edge, repo, most)
+
+    def saved_bytes(self, edge: str) -> int:
+        """What deliveries to an edge need not send, in all that history keeps."""
+        query = "SELECT coalesce(sum(saved_bytes), 0) AS total FROM sendings WHERE edge = ?"
+        with self._guarded():
+            return int(self._db.execute(query, (edge,)).fetchone()["total"])
+
+    def go(self, delivery: UnderWay) -> None:
+        """Note how far a delivery is."""
+        values = asdict(delivery)
+        self._do(_insert("under_way", values).replace("INSERT", "INSERT OR REPLACE", 1), values)
+
+    def under_way(self) -> list[UnderWay]:
+        """The deliveries that run now, by processes of this host that live."""
+        found = self._rows(UnderWay, "SELECT * FROM under_way ORDER BY edge, repo")
+        return [delivery for delivery in found if Path(f"/proc/{delivery.process}").exists()]
 
     def deliveries(self, repo: str) -> list[DeliveryState]:
         """How each edge stands with a repository."""
         return self._rows(DeliveryState, "SELECT * FROM deliveries WHERE repo = ? ORDER BY edge", repo)
+
+    def deliveries_to(self, edge: str) -> list[DeliveryState]:
+        """How an edge stands with all repositories."""
+        return self._rows(DeliveryState, "SELECT * FROM deliveries WHERE edge = ? ORDER BY repo", edge)
 
     def _rows(self, kind: type[Row], query: str, *values: Any) -> list[Row]:
         names = [field.name for field in fields(kind)]
@@ -228,6 +345,11 @@ class State:
             f"{self._path}: {error}; may the user who runs mirrortool {self._verb} there, and is the disk in order? "
             "If the file is damaged, move it away: it holds history only"
         )
+
+
+def _insert(table: str, fields: Iterable[str]) -> str:
+    names, places = ", ".join(fields), ", ".join(f":{name}" for name in fields)
+    return f"INSERT INTO {table} ({names}) VALUES ({places})"  # noqa: S608  (names of fields, not values)
 
 
 def _connect(place: str) -> sqlite3.Connection:

@@ -22,6 +22,7 @@ from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.order import look_order
+from mirrortools.outgoing import EdgeTally, Outgoing
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
@@ -162,10 +163,13 @@ class Tally:
     changed: int = 0
     failed: int = 0
     remarkable: list[Outcome] = field(default_factory=list)
+    edges: dict[str, EdgeTally] = field(default_factory=dict)
     error: MirrorError | None = None
 
     def add(self, outcome: Outcome) -> None:
         """Count one that has ended."""
+        for delivery in outcome.deliveries:
+            self.edges.setdefault(delivery.edge, EdgeTally(delivery.edge)).add(delivery)
         self.repositories += 1
         self.changed += outcome.changed
         self.failed += bool(outcome.errors)
@@ -217,6 +221,7 @@ def _outcomes(repositories: Sequence[RepositoryConfig], call: Call) -> Generator
 def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> Tally:
     """Deliver what is published, without asking any source."""
     tally = Tally()
+    watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
         for repository in repositories:
             outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool))
@@ -386,10 +391,9 @@ def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outc
     if publication is None:
         nothing = StoreError(f"{repository.repo}: nothing is published yet; run `mirrortool sync` first")
         return replace(outcome, error=outcome.error or nothing)
-    deliveries = call.pool.deliver(publication, edges, call.watch.delivered)
-    for done in deliveries:
-        text = str(done.error) if done.error else None
-        call.origin.state.delivered(done.edge, str(repository.repo), time.time(), done.bytes_sent, text)
+    outgoing = Outgoing(call.origin.state, call.watch.delivered)
+    deliveries = call.pool.deliver(publication, edges, outgoing)
+    outgoing.note(publication, deliveries)
     return replace(outcome, publication=publication, deliveries=tuple(deliveries))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.cli.meter import WINDOW_S, Meter
+from mirrortools.cli.meter import Meter
+from mirrortools.cli.speed import WINDOW_S
 from mirrortools.model import RepoId
 
 MIB = 1 << 20

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirrortools.errors import NoSpace, StoreError
-from mirrortools.state import RepositoryState, Run, State
+from mirrortools.state import MOST_SENDINGS, Contact, RepositoryState, Run, Sending, State, UnderWay
 from tests.servers.process import program
 
 
@@ -54,13 +54,60 @@ def test_an_edge_lacks_since_its_first_failure_until_a_success(tmp_path: Path) -
     """Bytes add up; the last success stays known."""
     state = State(tmp_path)
     for now, error in ((10.0, None), (20.0, "down"), (30.0, "down")):
-        state.delivered("e1", "acme/tiny", now, 5, error)
+        state.delivered([Contact("e1", "acme/tiny", 5, error)], now)
     [failed] = state.deliveries("acme/tiny")
-    state.delivered("e1", "acme/tiny", 40.0, 5, None)
+    state.delivered([Contact("e1", "acme/tiny", 5, None)], 40.0)
     [healed] = state.deliveries("acme/tiny")
 
     assert (failed.status, failed.success_at, failed.lacking_since, failed.total_sent_bytes) == ("failed", 10, 20, 15)
     assert (healed.status, healed.success_at, healed.lacking_since, healed.error) == ("success", 40, None, None)
+    state.close()
+
+
+def sent(edge: str, repo: str, at: float) -> Contact:
+    """One delivery that sent something."""
+    return Contact(edge, repo, 5, None, Sending(edge, repo, "0" * 40, at, 2.0, 1, 5, 3, None, 0))
+
+
+def test_what_went_to_edges_is_kept_newest_first(tmp_path: Path) -> None:
+    """By edge, by repository, or all of it; a delivery that had nothing to do leaves no entry."""
+    state = State(tmp_path)
+    for at, (edge, repo) in enumerate([("e1", "a/b"), ("e2", "a/b"), ("e1", "a/c")]):
+        state.delivered([sent(edge, repo, at), Contact("e3", repo, 0, None)], at)
+    found = [state.sendings(9), state.sendings(9, edge="e1"), state.sendings(9, repo="a/b"), state.sendings(1)]
+    [latest] = state.sendings(1)
+
+    assert [[sending.ended_at for sending in each] for each in found] == [[2, 1, 0], [2, 0], [1, 0], [2]]
+    assert (latest.saved_bytes, latest.rate_bytes_s) == (3, 2.5)
+    assert [known.repo for known in state.deliveries_to("e3")] == ["a/b", "a/c"]
+    state.close()
+
+
+def test_history_of_an_edge_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """The latest of each repository stay, also when another one is busier."""
+    state = State(tmp_path)
+    state.delivered([sent("e1", "a/c", 0)], 0)
+    for at in range(MOST_SENDINGS + 5):
+        state.delivered([sent("e1", "a/b", at)], at)
+
+    assert [sending.ended_at for sending in state.sendings(999, repo="a/b")] == list(range(MOST_SENDINGS + 4, 4, -1))
+    assert len(state.sendings(999, repo="a/c")) == 1
+    state.close()
+
+
+def test_a_delivery_is_under_way_until_it_has_ended_or_its_process_has(tmp_path: Path) -> None:
+    """Rate and time left are those since its start."""
+    state = State(tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    state.go(UnderWay("e1", "a/b", os.getpid(), 10, 12, 100, 500))
+    state.go(UnderWay("e1", "a/c", ended.pid, 10, 12, 100, 500))
+    state.go(UnderWay("e1", "a/b", os.getpid(), 10, 14, 200, 500))
+    running = state.under_way()
+    state.delivered([sent("e1", "a/b", 20)], 20)
+
+    assert [(each.repo, each.sent_bytes, each.rate_bytes_s, each.left_s) for each in running] == [("a/b", 200, 50, 6)]
+    assert state.under_way() == []
     state.close()
 
 

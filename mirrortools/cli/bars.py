@@ -27,7 +27,7 @@ _DRAWN_PER_S = 4
 
 
 class Bars(Lines):
-    """On stderr: one line for a run over several repositories, or one bar for a single one; and a bar for each edge."""
+    """On stderr: one line for a run over several repositories, or one bar for a single one; and lines for edges."""
 
     def __init__(self, tell: Tell, every: bool = False) -> None:
         super().__init__(tell, lambda _line: None, every)
@@ -53,9 +53,9 @@ class Bars(Lines):
         self._live.stop()
 
     def _drawn(self) -> Group:
-        if self.meter.repositories == 1:
-            return Group(self._bars)
-        return Group(Text(self.line(), no_wrap=True, overflow="ellipsis"), self._bars)
+        whole = [] if self.meter.repositories == 1 else [self.line()]
+        lines = [Text(line, no_wrap=True, overflow="ellipsis") for line in (*whole, *self.edge_lines())]
+        return Group(self._bars, *lines)
 
     def planned(self, repo: RepoId, plan: Plan) -> None:
         """Draw the bar of a single repository."""
@@ -68,10 +68,6 @@ class Bars(Lines):
         super().fetched(repo, count)
         if self.meter.repositories == 1:
             self._bars.advance(self._task(f"fetch {repo}"), count)
-
-    def delivered(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
-        """Draw an edge's bar, or let it grow."""
-        self._bars.update(self._task(f"{edge} {repo}"), completed=sent_bytes, total=planned_bytes)
 
     def ended(self, outcome: Outcome) -> None:
         """Take its bars away and tell the outcome."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from mirrortools.check import audit as run_audit
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.check import EXAMINING, status_of, told
 from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.edgerecord import Record, ages, bytes_of, details_of
 from mirrortools.errors import StoreError
 from mirrortools.signatures import fingerprint
 from mirrortools.signing import Signer
+from mirrortools.state import State
 
 
 @click.group(epilog=exit_statuses(*EXAMINING))
@@ -18,19 +22,32 @@ def edge() -> None:
     """List and audit the hosts that serve a copy, and change the key that they believe."""
 
 
-@edge.command("list", epilog=exit_statuses())
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@edge.command("list", epilog=exit_statuses(StoreError))
+@click.option("--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N deliveries to each, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; times in Unix seconds, sizes in bytes.")
 @click.pass_obj
-def list_edges(invocation: Invocation, as_json: bool) -> None:
-    """Tell which edges are configured, where they are reached, and how many repositories each is to have."""
+def list_edges(invocation: Invocation, history: int | None, as_json: bool) -> None:
+    """Tell which edges are configured, how many repositories each is to have, and what went there last.
+
+    What goes to an edge at this moment is told with its rate and the time left.
+    """
     config = invocation.config
     shares = {name: sum(name in repository.edges for repository in config.repositories()) for name in config.edges}
+    state = State(config.root, reading=True)
+    try:
+        record = Record(state, time.time(), history or 0)
+        known = {name: record.of_edge(name) for name in shares}
+    finally:
+        state.close()
     if as_json:
         edges = [(name, config.edge(name)) for name in shares]
-        print_json([{"edge": n, "url": e.url, "http": e.http, "repositories": shares[n]} for n, e in edges])
+        print_json([{"edge": n, "url": e.url, "http": e.http, "repositories": shares[n], **known[n]} for n, e in edges])
         return
     for name, repositories in shares.items():
         click.echo(f"{name}  {config.edge(name).url}  repositories: {repositories}")
+        click.echo(f"  {known[name]['status']}; {ages(known[name])}{bytes_of(known[name])}")
+        for line in details_of(known[name]):
+            click.echo(f"    {line}")
     if not shares:
         click.echo(f"no edge is configured; `edges:` in {config.path} names them")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
+from mirrortools.cli.edgemeter import EdgeMeter
 from mirrortools.cli.meter import Meter
 from mirrortools.model import RepoId
 from mirrortools.plan import Plan
@@ -22,11 +23,12 @@ SAY_S: Final = 60.0
 class Lines(Watch):
     """Tells each repository's outcome when it is there; of many repositories those alone where something happened.
 
-    `every` tells them all. `say` gets a line about the whole of many once a minute.
+    `every` tells them all. Once a minute `say` gets a line about the whole of many, and about what goes to edges.
     """
 
     def __init__(self, tell: Tell, say: Say, every: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.meter = Meter(1)
+        self.edges = EdgeMeter()
         self._tell = tell
         self._say = say
         self._every = every
@@ -49,9 +51,17 @@ class Lines(Watch):
             self.meter.came(repo, count, self._clock())
             self._now_and_then()
 
+    def delivered(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:
+        """Know how much went to an edge."""
+        with self._lock:
+            self.edges.went(edge, repo, sent_bytes, planned_bytes, self._clock())
+            self._now_and_then()
+
     def ended(self, outcome: Outcome) -> None:
         """Tell it, when it is worth it."""
         with self._lock:
+            for done in outcome.deliveries:
+                self.edges.end(done.edge, done.repo, done.bytes_sent, failed=bool(done.error))
             self.meter.end(outcome.repo, failed=bool(outcome.errors))
             self._now_and_then()
         if self._every or self.meter.repositories <= FEW or outcome.is_remarkable:
@@ -66,11 +76,20 @@ class Lines(Watch):
         with self._lock:
             return self.meter.line(self._clock())
 
+    def edge_lines(self) -> list[str]:
+        """How far deliveries are."""
+        with self._lock:
+            return self.edges.lines(self._clock())
+
     def _now_and_then(self) -> None:
         now_s = self._clock()
-        if self.meter.repositories > 1 and now_s - self._said_s >= SAY_S:
-            self._said_s = now_s
+        if now_s - self._said_s < SAY_S:
+            return
+        self._said_s = now_s
+        if self.meter.repositories > 1:
             self._say(self.meter.line(now_s))
+        for line in self.edges.lines(now_s):
+            self._say(line)
 
     def __enter__(self) -> Self:
         return self

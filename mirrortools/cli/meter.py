@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
-from typing import Final
 
+from mirrortools.cli.speed import Speed
 from mirrortools.model import RepoId
 from mirrortools.text import size, span
-
-WINDOW_S: Final = 20.0
-_LEAST_S: Final = 2.0
-_STEP_S: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -27,7 +22,7 @@ class Meter:
     failed: int = 0
     came_bytes: int = 0
     _open: dict[RepoId, tuple[int, int]] = field(default_factory=dict)
-    _window: deque[tuple[float, int]] = field(default_factory=deque)
+    _speed: Speed = field(default_factory=Speed)
 
     def planned(self, repo: RepoId, fetch_bytes: int) -> None:
         """So much is to come for a repository; said again when it had to wait."""
@@ -38,10 +33,7 @@ class Meter:
         planned, before = self._open.get(repo, (0, 0))
         self._open[repo] = (planned, before + count)
         self.came_bytes += count
-        if not self._window or now_s - self._window[-1][0] >= _STEP_S:
-            self._window.append((now_s, self.came_bytes))
-            while now_s - self._window[0][0] > WINDOW_S and len(self._window) > 2:
-                self._window.popleft()
+        self._speed.at(self.came_bytes, now_s)
 
     def end(self, repo: RepoId, *, failed: bool) -> None:
         """A repository is done: what was planned and did not come is not to come any more."""
@@ -66,16 +58,11 @@ class Meter:
 
     def rate(self, now_s: float) -> float:
         """Bytes a second in the last moments; 0 while too little is known, and when nothing comes."""
-        if not self._window:
-            return 0.0
-        first_s, first_bytes = self._window[0]
-        elapsed_s = now_s - first_s
-        return (self.came_bytes - first_bytes) / elapsed_s if elapsed_s >= _LEAST_S else 0.0
+        return self._speed.rate(now_s)
 
     def left_s(self, now_s: float) -> float | None:
         """How long what is known to come takes at that rate; None when nobody can tell."""
-        rate = self.rate(now_s)
-        return self.left_bytes / rate if rate and self.left_bytes else None
+        return self._speed.left_s(self.left_bytes, now_s)
 
     def line(self, now_s: float) -> str:
         """All of it, as people read it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,12 @@ import click
 
 from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.choice import Choice, choosing
+from mirrortools.cli.edgerecord import Record, ages, bytes_of, details_of, lag_s
 from mirrortools.config import RepositoryConfig
 from mirrortools.errors import StoreError
 from mirrortools.locks import owner_of
 from mirrortools.model import short_ref
-from mirrortools.state import DeliveryState, RepositoryState, Run, State
+from mirrortools.state import RepositoryState, Run, State
 from mirrortools.text import moment, size, span
 from mirrortools.tree import Tree
 
@@ -28,7 +29,10 @@ _INTERRUPTED = "broken off; the next sync goes on where it stopped"
 
 @click.command(epilog=exit_statuses(StoreError))
 @click.option(
-    "--history", type=click.IntRange(1, 1000), metavar="N", help="Show the last N runs of each repository too."
+    "--history",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Show the last N runs of each repository, and deliveries, too.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; times in Unix seconds, sizes in bytes.")
 @choosing
@@ -44,7 +48,8 @@ def status(invocation: Invocation, history: int | None, as_json: bool, choice: C
     if state.is_missing:
         log.warning("mirrortool: %s has no history yet: nothing was synced, or state/state.db was lost", config.root)
     try:
-        documents = [_document(repository, state, config.root, now, history or 0) for repository in repositories]
+        record = Record(state, now, history or 0)
+        documents = [_document(repository, record, config.root) for repository in repositories]
     finally:
         state.close()
     if as_json:
@@ -56,9 +61,9 @@ def status(invocation: Invocation, history: int | None, as_json: bool, choice: C
         click.echo(f"nothing is mirrored yet: write a job into {config.path.parent}/conf.d/NAME.yaml")
 
 
-def _document(repository: RepositoryConfig, state: State, root: Path, now: float, history: int) -> dict[str, Any]:
-    name = str(repository.repo)
-    known, owner = state.repository(name), owner_of(root, repository.repo)
+def _document(repository: RepositoryConfig, record: Record, root: Path) -> dict[str, Any]:
+    name, now = str(repository.repo), record.now
+    known, owner = record.state.repository(name), owner_of(root, repository.repo)
     interrupted = known.status in _RUNNING and owner is None
     return {
         "repo": name,
@@ -67,12 +72,12 @@ def _document(repository: RepositoryConfig, state: State, root: Path, now: float
         "running": owner,
         "progress": _progress(known) if owner else None,
         "refs": Tree(root).refs(repository.repo),
-        "lag_s": _lag_s(known.lacking_since, None if known.status == "failed" else known.checked_at, now),
+        "lag_s": lag_s(known.lacking_since, None if known.status == "failed" else known.checked_at, now),
         "last_success": known.checked_at,
         "published_at": known.published_at,
         "error": _INTERRUPTED if interrupted else known.error,
-        "edges": _edges(repository.edges, state.deliveries(name), now),
-        "runs": [asdict(run) for run in state.runs(name, history)] if history else [],
+        "edges": record.of_repository(name, repository.edges),
+        "runs": [asdict(run) for run in record.state.runs(name, record.history)] if record.history else [],
     }
 
 
@@ -82,36 +87,10 @@ def _progress(known: RepositoryState) -> Mapping[str, int] | None:
     return {"done_bytes": known.done_bytes or 0, "total_bytes": known.total_bytes}
 
 
-def _lag_s(lacking_since: float | None, last_success: float | None, now: float) -> float | None:
-    """Zero when nothing was lacking when it was last looked at; None when it never was."""
-    if lacking_since is not None:
-        return now - lacking_since
-    return None if last_success is None else 0.0
-
-
-def _edges(names: Sequence[str], known: Sequence[DeliveryState], now: float) -> list[dict[str, Any]]:
-    states = {delivery.edge: delivery for delivery in known}
-    return [_edge(name, states.get(name), now) for name in names]
-
-
-def _edge(name: str, known: DeliveryState | None, now: float) -> dict[str, Any]:
-    if known is None:
-        known = DeliveryState(name, "", "none", 0.0, None, None, 0, 0, None)
-    return {
-        "edge": name,
-        "status": known.status,
-        "lag_s": _lag_s(known.lacking_since, known.success_at, now),
-        "last_success": known.success_at,
-        "sent_bytes": known.sent_bytes,
-        "total_sent_bytes": known.total_sent_bytes,
-        "error": known.error,
-    }
-
-
 def _tell(document: Mapping[str, Any]) -> None:
     refs = ", ".join(f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(document["refs"].items()))
     click.echo(f"{document['repo']}: {document['status']}; {refs or 'nothing published'}")
-    click.echo(f"  {_ages(document)}")
+    click.echo(f"  {ages(document)}")
     if document["running"]:
         progress = document["progress"]
         done = f", {size(progress['done_bytes'])} of {size(progress['total_bytes'])}" if progress else ""
@@ -119,18 +98,11 @@ def _tell(document: Mapping[str, Any]) -> None:
     if document["error"]:
         click.echo(f"  error: {document['error']}")
     for edge in document["edges"]:
-        sent = f"; sent {size(edge['sent_bytes'])} last, {size(edge['total_sent_bytes'])} in all"
-        click.echo(f"  edge {edge['edge']}: {edge['status']}; {_ages(edge)}{sent}")
-        if edge["error"]:
-            click.echo(f"    error: {edge['error']}")
+        click.echo(f"  edge {edge['edge']}: {edge['status']}; {ages(edge)}{bytes_of(edge)}")
+        for line in details_of(edge):
+            click.echo(f"    {line}")
     for run in document["runs"]:
         click.echo(f"  run {_run(run)}")
-
-
-def _ages(document: Mapping[str, Any]) -> str:
-    lag_s = document["lag_s"]
-    lag = "unknown" if lag_s is None else "none" if lag_s == 0 else span(lag_s)
-    return f"lag {lag}; last success {moment(document['last_success'])}"
 
 
 def _run(run: Mapping[str, Any]) -> str:

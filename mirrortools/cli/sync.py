@@ -188,6 +188,11 @@ def _report(tally: Tally, documents: _Documents | None, invocation: Invocation) 
     if tally.repositories > 1 and not documents and not invocation.quiet:
         counted = count(tally.repositories, "repository/repositories")
         click.echo(f"{counted}: {tally.changed} changed, {tally.failed} failed")
+    if (tally.repositories > 1 or tally.failed) and tally.edges and not documents and not invocation.quiet:
+        from mirrortools.cli.edgetable import edge_table
+
+        for line in edge_table(tally.edges.values()):
+            click.echo(line)
     return next((error.exit_status for error in tally.errors), 0)
 
 
@@ -304,6 +309,7 @@ def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
         "sent_bytes": delivery.bytes_sent,
         "saved_bytes": delivery.bytes_saved,
         "duration_s": round(delivery.duration_s, 3),
+        "exit_status": delivery.error.exit_status if delivery.error else 0,
         "error": _error_document(delivery.error),
     }
 

@@ -131,6 +131,8 @@ def test_an_edge_that_lost_the_older_blob_gets_the_whole(
         deliveries = pool.deliver(newer, list(edges))
 
     assert [delivery.error for delivery in deliveries] == [None, None]
+    assert deliveries[0].bytes_saved == 0
+    assert deliveries[0].bytes_planned >= model.size
     assert [served_files(tmp_path / name, newer) for name in edges] == [changed, changed]
 
 
