@@ -13,6 +13,7 @@ from mirrortools.desk import Desk, Progress
 from mirrortools.errors import IntegrityError, RateLimited, SourceUnavailable, StoreError, UpstreamError
 from mirrortools.files import make_folder
 from mirrortools.partial import Partial
+from mirrortools.places import Seat
 from mirrortools.segmented import read_hashes, reuse_segments, write_hashes
 from mirrortools.segments import Span
 from mirrortools.sources import Sources
@@ -106,33 +107,46 @@ class Arrival:
             run = Span(run.first, run.first + longest)
         return run
 
-    def fetch_span(self, span: Span) -> None:
+    @property
+    def first_choice(self) -> ByteSource:
+        """Whom a worker will ask first."""
+        return (self._choice() or self._desk.sources)[0]
+
+    def fetch_span(self, span: Span, seat: Seat) -> None:
         """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
 
-        Raises UpstreamError.
+        The worker has a place at the source that it asks, and none while it pauses. Raises UpstreamError.
         """
+        try:
+            self._fetch_span(span, seat)
+        finally:
+            seat.leave()
+
+    def _fetch_span(self, span: Span, seat: Seat) -> None:
         fruitless = 0
         lacking = self.partial.lacks(span)
         while lacking and not self.failed:
             alone = self._alone
-            errors = self._ask_in_turn(span)
+            errors = self._ask_in_turn(span, seat)
             still_lacking = self.partial.lacks(span)
             fruitless = fruitless + 1 if errors and len(still_lacking) == len(lacking) else 0
             lacking = still_lacking
             pause_s = _pause_s(errors, fruitless) if lacking else 0.0
             if pause_s is not None:
-                self._pause(pause_s)
+                self._pause(pause_s, seat)
             elif self._ask_another_alone(alone):
                 fruitless = 0
             else:
                 raise _the_telling_one(errors, self._name)
 
-    def _ask_in_turn(self, span: Span) -> list[UpstreamError]:
+    def _ask_in_turn(self, span: Span, seat: Seat) -> list[UpstreamError]:
         """Ask one source after the other until one has answered: why none did, or nothing."""
         errors: list[UpstreamError] = []
         for source in self._choice():
             try:
                 self._sources.check_pause(source)
+                if not seat.move(self._desk.terms_of(source)):
+                    raise Interrupted
                 self._fetch_from(source, span)
             except UpstreamError as error:
                 self._sources.shun(source, error)
@@ -141,8 +155,9 @@ class Arrival:
                 return []
         return errors
 
-    def _pause(self, pause_s: float) -> None:
+    def _pause(self, pause_s: float, seat: Seat) -> None:
         if pause_s:
+            seat.leave()
             self._desk.wait(self._sources.stopped, pause_s)
         if self._sources.stopped.is_set():
             raise Interrupted

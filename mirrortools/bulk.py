@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,7 @@ class Bulk:
     """Where small blobs come from and go to. `folder` is on the store's file system.
 
     `received` is told the bytes that came from the source, by its name, a
-    group at a time; `stopped` ends it from outside.
+    group at a time; `stopped` ends it from outside. A group is read in a `seat`, which gives False when all is ended.
     """
 
     source: ByteSource
@@ -50,6 +51,7 @@ class Bulk:
     workers: int
     received: Callable[[str, int], None]
     stopped: threading.Event = field(default_factory=threading.Event)
+    seat: Callable[[], AbstractContextManager[bool]] = lambda: contextlib.nullcontext(True)
     _stopped: threading.Event = field(default_factory=threading.Event)
     _troubles: list[UpstreamError] = field(default_factory=list)
 
@@ -92,7 +94,7 @@ class Bulk:
             if len(lot) >= _LOT_COUNT:
                 yield lot
                 lot = []
-            running.add(readers.submit(self._read, group, stage))
+            running.add(readers.submit(self._read_seated, group, stage))
         for future in running:
             lot += future.result()
         if lot:
@@ -102,6 +104,10 @@ class Bulk:
         self._stopped.set()
         if not isinstance(error, OSError | StoreError | NoSpace):
             self.source.break_off()
+
+    def _read_seated(self, group: Sequence[Blob], stage: Path) -> list[Written]:
+        with self.seat() as seated:
+            return self._read(group, stage) if seated and not self._stopped.is_set() else []
 
     def _read(self, group: Sequence[Blob], stage: Path) -> list[Written]:
         """Write the blobs of a group that come and hash right."""

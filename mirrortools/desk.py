@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirrortools.model import Blob
+from mirrortools.places import Places, Terms
 from mirrortools.segments import SEGMENT_BYTES
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource
+
+# In all fetches of a run together, when nobody says how many.
+MOST_PLACES = 32
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class Desk:
     `workers` is the number of connections; None: as many as pay. `older` names for a blob the file that had its place
     before: segments that did not change are taken from there, when a source tells which those are.
 
+    `places` are shared by all fetches of a run; `terms` say, by a source's name, how it may be used.
+
     `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
 
@@ -68,3 +74,9 @@ class Desk:
     wait: Callable[[threading.Event, float], object] = threading.Event.wait
     stopped: threading.Event = field(default_factory=threading.Event)
     older: Mapping[Blob, Path] = field(default_factory=dict)
+    places: Places = field(default_factory=lambda: Places(MOST_PLACES))
+    terms: Mapping[str, Terms] = field(default_factory=dict)
+
+    def terms_of(self, source: ByteSource) -> Terms:
+        """How a source may be used."""
+        return self.terms.get(source.name) or Terms(source.name)

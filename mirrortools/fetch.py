@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from mirrortools.arrival import POLL_S, Arrival, Shared
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
@@ -21,6 +22,7 @@ from mirrortools.files import make_folder
 from mirrortools.model import Blob
 from mirrortools.pace import MOST, Pace, Seen
 from mirrortools.partial import Partial
+from mirrortools.places import Party, Seat, seated
 from mirrortools.segments import SPAN_SEGMENTS
 from mirrortools.sources import Sources
 from mirrortools.store import write_error
@@ -61,8 +63,19 @@ def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: Sources, progr
     if len(small) < FEW:
         return wanted
     source = desk.sources[0]
-    bulk = Bulk(source, desk.store, desk.partial, desk.workers or BULK_WORKERS, progress.received, desk.stopped)
-    if trouble := bulk.fetch(small):
+    party, terms = Party(), desk.terms_of(source)
+    bulk = Bulk(
+        source,
+        desk.store,
+        desk.partial,
+        desk.workers or BULK_WORKERS,
+        progress.received,
+        desk.stopped,
+        lambda: seated(desk.places, party, terms, desk.stopped),
+    )
+    with desk.places.joined(party):
+        trouble = bulk.fetch(small)
+    if trouble:
         sources.shun(source, trouble)
     missing = {blob for blob in small if not desk.store.has(blob)}
     return {blob: name for blob, name in wanted.items() if blob in missing or blob.size > SMALL_BYTES or not blob.size}
@@ -95,6 +108,8 @@ class _Coordinator:
         self._fetching: dict[Future[None], Arrival] = {}
         self._concluding: dict[Future[None], Arrival] = {}
         self._open: set[Partial] = set()
+        self._news: queue.SimpleQueue[Future[None] | None] = queue.SimpleQueue()
+        self._party = Party(lambda: self._news.put(None))
         self._errors: list[MirrorError] = []
         self._failures_in_a_row = 0
         self._hashing_s = 0.0
@@ -104,7 +119,7 @@ class _Coordinator:
         self._pace = Pace(self._desk.workers, self._hashers_of_use)
         self._hashers = ThreadPoolExecutor(_PROCESSORS + _MOST_CONCLUDING, "hash")
         self._workers = ThreadPoolExecutor(self._desk.workers or MOST, "fetch", _stand_back)
-        with self._hashers, self._workers:
+        with self._desk.places.joined(self._party), self._hashers, self._workers:
             try:
                 while self._is_busy or (self._pending and not self._hopeless):
                     self._start_some()
@@ -156,10 +171,11 @@ class _Coordinator:
         while len(self._fetching) < self._pace.connections:
             if len(self._pending) > put_off and self._wants_another():
                 put_off += not self._start(*self._pending.popleft())
-            elif self._jobs:
-                self._hand_out(min(self._jobs, key=lambda job: job.unfinished))
-            else:
+            elif not self._jobs:
+                break
+            elif not self._hand_out(min(self._jobs, key=lambda job: job.unfinished)):
                 return
+        self._desk.places.content(self._party)
 
     def _wants_another(self) -> bool:
         """Whether to begin a blob: one for each connection while there are processors to hash them."""
@@ -188,7 +204,7 @@ class _Coordinator:
         self._open.add(growing)
         job = Arrival(name, growing, self._shared)
         if blob in self._desk.older and growing.segments.count > 1:
-            self._concluding[self._hashers.submit(job.reuse)] = job
+            self._conclude(job, job.reuse)
         else:
             self._enqueue(job)
         return True
@@ -199,18 +215,29 @@ class _Coordinator:
     def _enqueue(self, job: Arrival) -> None:
         """Queue what a blob lacks; when that is nothing, its conclusion."""
         if job.failed or not job.cut():
-            self._concluding[self._hashers.submit(job.conclude)] = job
+            self._conclude(job, job.conclude)
         else:
             self._jobs.append(job)
 
-    def _hand_out(self, job: Arrival) -> None:
-        """Give one span to a worker."""
-        span = job.next_span(self._span_segments(job))
-        if job.failed or span is None:
+    def _conclude(self, job: Arrival, act: Callable[[], None]) -> None:
+        future = self._hashers.submit(act)
+        self._concluding[future] = job
+        future.add_done_callback(self._news.put)
+
+    def _hand_out(self, job: Arrival) -> bool:
+        """Give one span to a worker; False when there is no place for it now."""
+        if job.failed or not job.has_spans:
             self._jobs.remove(job)
-            return
-        job.unfinished += 1
-        self._fetching[self._workers.submit(job.fetch_span, span)] = job
+            return True
+        seat = Seat(self._desk.places, self._party, self._sources.stopped)
+        if not seat.take(self._desk.terms_of(job.first_choice)):
+            return False
+        if span := job.next_span(self._span_segments(job)):
+            job.unfinished += 1
+            future = self._workers.submit(job.fetch_span, span, seat)
+            self._fetching[future] = job
+            future.add_done_callback(self._news.put)
+        return True
 
     def _span_segments(self, job: Arrival) -> int:
         """A second's worth of a connection's rate, and no more than the share of each of the blob's connections."""
@@ -220,17 +247,20 @@ class _Coordinator:
         return max(1, min(SPAN_SEGMENTS, share))
 
     def _settle_some(self) -> None:
-        running = [*self._fetching, *self._concluding]
-        if not running:
-            if not self._jobs:
-                self._desk.wait(self._sources.stopped, POLL_S)
+        """Wait until something has ended or a place is free, and settle what has ended."""
+        if not self._is_busy:
+            self._desk.wait(self._sources.stopped, POLL_S)
             return
-        waits = self._pending or self._jobs
-        for future in wait(running, POLL_S if waits else None, FIRST_COMPLETED)[0]:
-            if future in self._concluding:
-                self._settle_conclusion(self._concluding.pop(future), self._error_of(future))
-            else:
-                self._settle_span(self._fetching.pop(future), self._error_of(future))
+        with contextlib.suppress(queue.Empty):
+            self._settle(self._news.get(timeout=POLL_S if self._pending or self._jobs else None))
+            while True:
+                self._settle(self._news.get_nowait())
+
+    def _settle(self, future: Future[None] | None) -> None:
+        if future in self._concluding:
+            self._settle_conclusion(self._concluding.pop(future), self._error_of(future))
+        elif future:
+            self._settle_span(self._fetching.pop(future), self._error_of(future))
 
     def _error_of(self, future: Future[None]) -> MirrorError | None:
         error = future.exception()

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mirrortools.config import Config
-from mirrortools.desk import Desk, Progress
+from mirrortools.config import Config, Source
+from mirrortools.desk import MOST_PLACES, Desk, Progress
 from mirrortools.errors import NoSpace
 from mirrortools.fetch import fetch
 from mirrortools.model import Blob, Manifest
+from mirrortools.places import Places, Terms
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space
 from mirrortools.resolve import Place
@@ -23,7 +24,10 @@ from mirrortools.upstreams.seeds import held_by, open_seed
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """What is to come for one repository, and from where. `held` is what is served until it is here."""
+    """What is to come for one repository, and from where.
+
+    `held` is what is served until it is here; `places` for connections are shared with the other repositories of a run.
+    """
 
     config: Config
     place: Place
@@ -33,6 +37,7 @@ class Pull:
     manifests: Mapping[str, Manifest]
     held: Sequence[Manifest] = ()
     stopped: threading.Event = field(default_factory=threading.Event)
+    places: Places = field(default_factory=lambda: Places(MOST_PLACES))
 
     def run(self, store: Store, progress: Progress) -> None:
         """Put every blob of the plan into the store. Raises UpstreamError, IntegrityError, NoSpace, StoreError."""
@@ -43,7 +48,9 @@ class Pull:
         adopt_plain(plain, self.place.mirror, store, state / "stage")
         progress.report(sum(blob.size for blob in plain))
         names, older = self.names, self._older(store)
-        for sources, blobs in self._by_source([blob for blob in self.plan.fetch if blob.algorithm == "sha256"]):
+        offers = self._offers()
+        left = [blob for blob in self.plan.fetch if blob.algorithm == "sha256"]
+        for sources, blobs in self._by_source(left, tuple(offer for offer, _ in offers)):
             desk = Desk(
                 store,
                 state / "partial",
@@ -52,6 +59,8 @@ class Pull:
                 self.config.max_parallel,
                 older=older,
                 stopped=self.stopped,
+                places=self.places,
+                terms={offer.name: terms for offer, terms in offers},
             )
             fetch({blob: names[blob] for blob in blobs}, desk, progress)
 
@@ -60,12 +69,19 @@ class Pull:
         """A file name for each blob."""
         return {entry.blob: path for manifest in self.manifests.values() for path, entry in manifest.files.items()}
 
-    def _by_source(self, left: list[Blob]) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
-        """Which blobs to ask of whom: seeds first for those that they have, with the sources behind them."""
-        sources: tuple[ByteSource, ...] = (self.upstream.bytes,)
-        if backup := self.place.repository.backup_source:
+    def _offers(self) -> list[tuple[ByteSource, Terms]]:
+        """The sources in their order, and how each may be used."""
+        repository = self.place.repository
+        offers = [(self.upstream.bytes, _terms(repository.source))]
+        if backup := repository.backup_source:
             behind = open_upstream(backup, self.place.repo, self.place.mirror, self.clients)
-            sources = (self.upstream.bytes, behind.bytes)
+            offers.append((behind.bytes, _terms(backup)))
+        return offers
+
+    def _by_source(
+        self, left: list[Blob], sources: tuple[ByteSource, ...]
+    ) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
+        """Which blobs to ask of whom: seeds first for those that they have, with the sources behind them."""
         for folder in self.config.seeds:
             held = held_by(folder, self.place.repo, left)
             if held:
@@ -94,6 +110,10 @@ class Pull:
         except NoSpace as lack:
             return lack
         return None
+
+
+def _terms(source: Source) -> Terms:
+    return Terms(source.url, source.max_parallel)
 
 
 def _allocated(path: Path) -> int:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 from mirrortools.abreast import Enter, abreast, enter_at_once
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.desk import Progress
+from mirrortools.desk import MOST_PLACES, Progress
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
 from mirrortools.order import look_order
 from mirrortools.outgoing import EdgeTally, Outgoing
+from mirrortools.places import Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.resolve import Place, Target
 from mirrortools.state import Run, State
@@ -142,6 +143,7 @@ class Call:
     wish: Wish
     watch: Watch
     pool: EdgePool | None
+    places: Places
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -192,7 +194,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
     watch.begun(len(repositories))
     with (
         _pool(origin, repositories, wish) as pool,
-        closing(_outcomes(repositories, Call(origin, wish, watch, pool))) as ended,
+        closing(_outcomes(repositories, Call(origin, wish, watch, pool, _places(origin)))) as ended,
     ):
         for outcome in ended:
             tally.add(outcome)
@@ -224,10 +226,15 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
         for repository in repositories:
-            outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool))
+            outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool, _places(origin)))
             tally.add(outcome)
             watch.ended(outcome)
     return tally
+
+
+def _places(origin: Origin) -> Places:
+    """The places for connections that all fetches of a run share."""
+    return Places(origin.config.max_parallel or MOST_PLACES)
 
 
 @contextmanager
@@ -362,7 +369,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     call.watch.planned(place.repo, plan)
     if not enter(plan.fetch_bytes):
         return None
-    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, call.stopped)
+    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, call.stopped, call.places)
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     pull.run(origin.store, progress)

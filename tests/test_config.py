@@ -125,6 +125,16 @@ def test_a_job_gives_defaults_to_its_repositories(tmp_path: Path) -> None:
     assert (first.source.url, first.edges, second.edges) == ("https://a.example", (), ("bj1",))
 
 
+def test_a_source_may_have_a_limit_of_its_own(tmp_path: Path) -> None:
+    """Of connections, over all repositories; `auto` is none besides the run's."""
+    source = "source: {url: 'https://a.example', max_parallel: 2}"
+    backup = "backup_source: {url: 'https://b.example', max_parallel: auto}"
+    (repository,) = read(tmp_path, qwen=f"{source}\n{backup}\nrepositories: [a/b]\n").repositories()
+
+    assert repository.source == Source("https://a.example", max_parallel=2)
+    assert repository.backup_source == Source("https://b.example")
+
+
 def test_a_job_or_a_repository_is_hot(tmp_path: Path) -> None:
     """The repository has the last word; what says nothing is cold."""
     hot = "hot: true\nrepositories: [a/b, {repo: c/d, hot: false}]\n"

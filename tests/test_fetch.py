@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from mirrortools.errors import (
 )
 from mirrortools.fetch import fetch
 from mirrortools.model import Blob
+from mirrortools.places import Party, Places, Terms, seated
 from mirrortools.store import Store, hash_file
 from tests.delivery import noise, sha256_blob
 from tests.fakes import Clock, FakeReader, FakeSource, Faults
@@ -390,7 +393,7 @@ def test_an_interruption_ends_the_workers_and_keeps_what_came(tmp_path: Path, ki
     other = os.open(desk.partial / f"{sha256_blob(busy).digest}.part", os.O_RDWR | os.O_CREAT)
     fcntl.flock(other, fcntl.LOCK_EX)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "wait", lambda *_words: interrupt(gate, 0))
+        patch.setattr(module._Coordinator, "_settle_some", lambda _self: interrupt(gate, 0))
         with pytest.raises(kind):
             bring(desk, busy, content)
     os.close(other)
@@ -430,3 +433,88 @@ def test_progress_is_reported_from_all_threads_without_a_loss(tmp_path: Path) ->
 
     assert sum(reported) == progress.fetched_bytes == 16000
     assert progress.from_source == {"s": 16000}
+
+
+class Crowd:
+    """Counts how many connections there are at a time, to several sources together."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def source(self, name: str, contents: Sequence[bytes]) -> FakeSource:
+        """A source whose connections count."""
+        crowd = self
+
+        class Counted(FakeSource):
+            @contextmanager
+            def open(self, blob: Blob, start: int, stop: int) -> Iterator[FakeReader]:
+                with crowd._lock:
+                    crowd.now += 1
+                    crowd.most = max(crowd.most, crowd.now)
+                try:
+                    with FakeSource.open(self, blob, start, stop) as reader:
+                        yield reader
+                finally:
+                    with crowd._lock:
+                        crowd.now -= 1
+
+        return Counted(name, contents, Faults(at_most=16))
+
+
+@pytest.mark.parametrize("sizes", [(SEGMENT * 40, SEGMENT * 25), (10, 20)])
+def test_all_fetches_of_a_run_share_the_connections(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    """Three repositories with large blobs, or many small ones, at once: no more connections than the run may have."""
+    crowd, places = Crowd(), Places(2)
+    contents = [[noise(size, seed=size + 100 * number) for size in sizes * 5] for number in range(3)]
+    desks = [
+        replace(desk_for(tmp_path / f"{number}", [crowd.source(f"s{number}", some)], 8), places=places)
+        for number, some in enumerate(contents)
+    ]
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(bring, desk, *some) for desk, some in zip(desks, contents, strict=True)]:
+            done.result()
+
+    assert crowd.most <= 2
+    for desk, some in zip(desks, contents, strict=True):
+        assert [stored(desk, content) for content in some] == some
+
+
+def test_a_source_has_a_limit_of_its_own_over_all_repositories(tmp_path: Path) -> None:
+    """Its connections are one at a time, whoever asks it, also when it is asked because another one is down."""
+    narrow, places = Crowd(), Places(8)
+    contents = [[noise(SEGMENT * 30, seed=number)] for number in range(3)]
+    down = FakeSource("down", [], Faults(refusals=(SourceUnavailable("down"),) * 1000))
+    desks = [
+        replace(
+            desk_for(tmp_path / f"{number}", [down, narrow.source(f"s{number}", some)], 4),
+            places=places,
+            terms={f"s{number}": Terms("narrow", 1)},
+        )
+        for number, some in enumerate(contents)
+    ]
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(bring, desk, *some) for desk, some in zip(desks, contents, strict=True)]:
+            done.result()
+
+    assert narrow.most == 1
+    for desk, some in zip(desks, contents, strict=True):
+        assert [stored(desk, content) for content in some] == some
+
+
+def test_whoever_pauses_holds_no_place(tmp_path: Path) -> None:
+    """While one source asks for patience, the only place is free for the blobs of another one."""
+    places, clock, free = Places(1), Clock(), list[bool]()
+    party = Party()
+
+    def wait(event: threading.Event, seconds: float) -> None:
+        with seated(places, party, Terms("other"), event) as is_seated:
+            free.append(is_seated)
+        clock.wait(event, seconds)
+
+    source = FakeSource("s", [noise(300)], Faults(refusals=(RateLimited("s: 429", 60.0),)))
+    desk = replace(desk_for(tmp_path, [source], 1), places=places, clock=clock, wait=wait)
+    with places.joined(party):
+        bring(desk, noise(300))
+
+    assert free == [True]

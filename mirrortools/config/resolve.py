@@ -149,7 +149,7 @@ def _backup_source(levels: Iterable[File[SourcesForm]]) -> Source | None:
 
 
 def _place(level: File[SourcesForm], form: SourceForm) -> Source:
-    return Source(form.url, _path(level, form.token_file), _path(level, form.ca_file))
+    return Source(form.url, _path(level, form.token_file), _path(level, form.ca_file), form.max_parallel)
 
 
 def _path(file: File[SourcesForm], path: Path | None) -> Path | None:

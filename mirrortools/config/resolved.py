@@ -16,11 +16,15 @@ ForcePush = Literal["refuse", "accept"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place to pull from. `url` has no trailing slash and no credentials; the token is in `token_file`."""
+    """A place to pull from. `url` has no trailing slash and no credentials; the token is in `token_file`.
+
+    `max_parallel` is how many connections a run has to it at a time; None: no fewer than in all.
+    """
 
     url: str
     token_file: Path | None = None
     ca_file: Path | None = None
+    max_parallel: int | None = None
 
     @property
     def scheme(self) -> str:

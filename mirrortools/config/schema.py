@@ -217,6 +217,12 @@ class SourceForm(_Form):
         description="Certificates (PEM) to trust for this source instead of the system's.",
         examples=["/etc/mirrortools/company-ca.pem"],
     )
+    max_parallel: Parallel = Field(
+        default=None,
+        description="Connections to this source at a time, over all repositories of a run: 1 to 64, or auto, which is "
+        "the max_parallel of the main file.",
+        examples=[4],
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -342,7 +348,10 @@ class MainForm(SourcesForm):
         examples=["1h", 3600],
     )
     max_parallel: Parallel = Field(
-        default=None, description="Transfers at the same time: 1 to 64, or auto.", examples=["auto", 8]
+        default=None,
+        description="Connections that bring bytes at the same time, over all sources and repositories of a run: 1 to "
+        "64, or auto, which measures how many pay.",
+        examples=["auto", 8],
     )
     listen: Listen = Field(
         default=DEFAULT_LISTEN,

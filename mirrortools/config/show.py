@@ -107,7 +107,9 @@ def _repository(repository: RepositoryConfig) -> Document:
 
 def _source(source: Source) -> Document | str:
     files = {"token_file": source.token_file, "ca_file": source.ca_file}
-    named = {key: str(path) for key, path in files.items() if path is not None}
+    named: Document = {key: str(path) for key, path in files.items() if path is not None}
+    if source.max_parallel:
+        named["max_parallel"] = source.max_parallel
     return {"url": source.url, **named} if named else source.url
 
 
