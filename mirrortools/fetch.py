@@ -20,7 +20,7 @@ from mirrortools.desk import Desk, Progress
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
 from mirrortools.files import make_folder
 from mirrortools.model import Blob
-from mirrortools.pace import MOST, Pace, Seen
+from mirrortools.pace import MOST, WINDOW_S, Pace, Seen
 from mirrortools.partial import Partial
 from mirrortools.places import Party, Seat, seated
 from mirrortools.segments import SPAN_SEGMENTS
@@ -252,9 +252,15 @@ class _Coordinator:
             self._desk.wait(self._sources.stopped, POLL_S)
             return
         with contextlib.suppress(queue.Empty):
-            self._settle(self._news.get(timeout=POLL_S if self._pending or self._jobs else None))
+            self._settle(self._news.get(timeout=self._patience_s()))
             while True:
                 self._settle(self._news.get_nowait())
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for news: no longer than until the next look at the pace, when that may change."""
+        if not (self._pending or self._jobs):
+            return None
+        return WINDOW_S if self._pace.may_grow(self._desk.clock()) else POLL_S
 
     def _settle(self, future: Future[None] | None) -> None:
         if future in self._concluding:

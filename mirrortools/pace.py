@@ -43,6 +43,10 @@ class Pace:
     def __post_init__(self) -> None:
         self.connections = self.fixed or self.connections
 
+    def may_grow(self, now_s: float) -> bool:
+        """Whether the next look may tell that more connections pay."""
+        return not self.fixed and self.connections < MOST and now_s >= self._hold_until_s
+
     def observe(self, seen: Seen, busy: int, hashers: int = 1) -> int:
         """Give the number of connections to use from now on.
 
@@ -54,12 +58,14 @@ class Pace:
             self._before = seen
             return self.connections
         elapsed_s = seen.now_s - before.now_s
-        if self.fixed or elapsed_s < WINDOW_S or busy < self.connections:
+        if elapsed_s < WINDOW_S:
             return self.connections
         rate = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s
-        hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
-        self.rate_of_one = rate / busy
+        self.rate_of_one = rate / max(1, busy)
         self._before = seen
+        if self.fixed or busy < self.connections:
+            return self.connections
+        hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
         if seen.now_s >= self._hold_until_s:
             self._judge(seen.now_s, rate, hashing)
         return self.connections
