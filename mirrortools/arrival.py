@@ -10,7 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mirrortools.desk import Desk, Progress
-from mirrortools.errors import IntegrityError, RateLimited, SourceUnavailable, StoreError, UpstreamError
+from mirrortools.errors import (
+    AccessDenied,
+    IntegrityError,
+    RateLimited,
+    SourceMissing,
+    SourceUnavailable,
+    StoreError,
+    UpstreamError,
+)
 from mirrortools.files import make_folder
 from mirrortools.partial import Partial
 from mirrortools.places import Seat
@@ -59,6 +67,7 @@ class Arrival:
         self._progress = shared.progress
         self._contributors: set[str] = {_EARLIER} if growing.resumed_bytes else set()
         self._refused: set[str] = set()
+        self._lacking: set[str] = set()
         self._alone: str | None = None
         self._damages = 0
         self._renewed = False
@@ -149,9 +158,11 @@ class Arrival:
                     raise Interrupted
                 self._fetch_from(source, span)
             except UpstreamError as error:
+                self._lacking |= {source.name} if isinstance(error, SourceMissing | AccessDenied) else set()
                 self._sources.shun(source, error)
                 errors.append(error)
             else:
+                self._sources.gave(source)
                 return []
         return errors
 
@@ -193,7 +204,7 @@ class Arrival:
         if not wanted:
             return True
         start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
-        with source.open(self.partial.blob, start, stop) as reader:
+        with self._sources.reading(source), source.open(self.partial.blob, start, stop) as reader:
             if reader.start not in (0, start):
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
             if reader.start != start and not whole:
@@ -270,6 +281,13 @@ class Arrival:
         self._progress.received(source.name, count)
         if self._sources.stopped.is_set():
             raise Interrupted
+        slowness = self._sources.slowness(source, count)
+        if slowness and self._has_another(source):
+            raise SourceUnavailable(f"{source.name}: {self._name}: {slowness}")
+
+    def _has_another(self, source: ByteSource) -> bool:
+        """Whether another source than this may have the blob, and has not failed lately."""
+        return self._alone is None and bool(self._sources.ready({*self._refused, *self._lacking, source.name}))
 
     def conclude(self) -> None:
         """Adopt the blob when it hashes to its name; otherwise prepare for another source. Raises IntegrityError."""

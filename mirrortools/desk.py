@@ -11,6 +11,7 @@ from pathlib import Path
 from mirrortools.model import Blob
 from mirrortools.places import Places, Terms
 from mirrortools.segments import SEGMENT_BYTES
+from mirrortools.standing import Standings
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource
 
@@ -59,7 +60,7 @@ class Desk:
     `workers` is the number of connections; None: as many as pay. `older` names for a blob the file that had its place
     before: segments that did not change are taken from there, when a source tells which those are.
 
-    `places` are shared by all fetches of a run; `terms` say, by a source's name, how it may be used.
+    `places` and `standings` are shared by all fetches of a run; `terms` say, by a source's name, how it may be used.
 
     `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
@@ -75,6 +76,7 @@ class Desk:
     stopped: threading.Event = field(default_factory=threading.Event)
     older: Mapping[Blob, Path] = field(default_factory=dict)
     places: Places = field(default_factory=lambda: Places(MOST_PLACES))
+    standings: Standings = field(default_factory=Standings)
     terms: Mapping[str, Terms] = field(default_factory=dict)
 
     def terms_of(self, source: ByteSource) -> Terms:

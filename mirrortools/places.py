@@ -19,11 +19,13 @@ class Terms:
     """On which terms a source is used.
 
     `place` is the same for all repositories of one source; `max_parallel` is how many connections they may have to it
-    at a time, None: as many as there may be in all.
+    at a time, None: as many as there may be in all. `minimum_rate` is in bytes a second, over all its connections: a
+    source that stays under it is left when there is another one.
     """
 
     place: str
     max_parallel: int | None = None
+    minimum_rate: int = 0
 
 
 @dataclass(eq=False, slots=True)

@@ -17,6 +17,7 @@ from mirrortools.places import Places, Terms
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space
 from mirrortools.resolve import Place
+from mirrortools.standing import Standings
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource, Clients, Upstream, open_upstream
 from mirrortools.upstreams.seeds import held_by, open_seed
@@ -26,7 +27,7 @@ from mirrortools.upstreams.seeds import held_by, open_seed
 class Pull:
     """What is to come for one repository, and from where.
 
-    `held` is what is served until it is here; `places` for connections are shared with the other repositories of a run.
+    `held` is what is served until it is here; `places` and `standings` are shared with the other repositories of a run.
     """
 
     config: Config
@@ -38,6 +39,7 @@ class Pull:
     held: Sequence[Manifest] = ()
     stopped: threading.Event = field(default_factory=threading.Event)
     places: Places = field(default_factory=lambda: Places(MOST_PLACES))
+    standings: Standings = field(default_factory=Standings)
 
     def run(self, store: Store, progress: Progress) -> None:
         """Put every blob of the plan into the store. Raises UpstreamError, IntegrityError, NoSpace, StoreError."""
@@ -60,6 +62,7 @@ class Pull:
                 older=older,
                 stopped=self.stopped,
                 places=self.places,
+                standings=self.standings,
                 terms={offer.name: terms for offer, terms in offers},
             )
             fetch({blob: names[blob] for blob in blobs}, desk, progress)
@@ -113,7 +116,7 @@ class Pull:
 
 
 def _terms(source: Source) -> Terms:
-    return Terms(source.url, source.max_parallel)
+    return Terms(source.url, source.max_parallel, source.minimum_rate_bytes_s)
 
 
 def _allocated(path: Path) -> int:

@@ -26,6 +26,7 @@ from mirrortools.outgoing import EdgeTally, Outgoing
 from mirrortools.places import Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.resolve import Place, Target
+from mirrortools.standing import Standings
 from mirrortools.state import Run, State
 from mirrortools.store import Store
 from mirrortools.tree import Tree
@@ -144,6 +145,7 @@ class Call:
     watch: Watch
     pool: EdgePool | None
     places: Places
+    standings: Standings = field(default_factory=Standings)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def stop(self) -> None:
@@ -369,7 +371,8 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     call.watch.planned(place.repo, plan)
     if not enter(plan.fetch_bytes):
         return None
-    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, call.stopped, call.places)
+    shared = call.stopped, call.places, call.standings
+    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, *shared)
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     pull.run(origin.store, progress)

@@ -135,6 +135,16 @@ def test_a_source_may_have_a_limit_of_its_own(tmp_path: Path) -> None:
     assert repository.backup_source == Source("https://b.example")
 
 
+def test_the_minimum_rate_is_the_sources_own_or_the_jobs_or_the_main_files(tmp_path: Path) -> None:
+    """The nearest one that is said; 1 Mbit/s when nobody says any."""
+    own = "{url: 'https://x.example', minimum_rate: 2MB/s}"
+    text = f"minimum_rate: 8Mbit\nrepositories: [a/b, {{repo: c/d, source: {own}}}]\n"
+    config = read(tmp_path, qwen=text, other="repositories: [e/f]\n")
+
+    rates = {str(known.repo): known.source.minimum_rate_bytes_s for known in config.repositories()}
+    assert rates == {"a/b": 1_000_000, "c/d": 2_000_000, "e/f": 125_000}
+
+
 def test_a_job_or_a_repository_is_hot(tmp_path: Path) -> None:
     """The repository has the last word; what says nothing is cold."""
     hot = "hot: true\nrepositories: [a/b, {repo: c/d, hot: false}]\n"

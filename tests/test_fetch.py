@@ -26,6 +26,7 @@ from mirrortools.errors import (
     SourceMissing,
     SourceUnavailable,
     StoreError,
+    UpstreamError,
 )
 from mirrortools.fetch import fetch
 from mirrortools.model import Blob
@@ -518,3 +519,68 @@ def test_whoever_pauses_holds_no_place(tmp_path: Path) -> None:
         bring(desk, noise(300))
 
     assert free == [True]
+
+
+class Slow(FakeSource):
+    """A source whose bytes take time: `pace_s` seconds of the desk's clock for each piece of `at_most` bytes."""
+
+    def at(self, clock: Clock, pace_s: float) -> Slow:
+        """Let that time pass."""
+        self.clock, self.pace_s = clock, pace_s
+        return self
+
+    def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+        reader = FakeSource._answer(self, blob, start, stop, is_old)
+        source = self
+
+        class Dripping(FakeReader):
+            def readinto(self, buffer: memoryview) -> int:
+                source.clock.wait(threading.Event(), source.pace_s)
+                return FakeReader.readinto(self, buffer)
+
+        return Dripping(reader.source, reader.content, reader.start, reader.version)
+
+
+def slow_desk(root: Path, sources: Sequence[FakeSource], clock: Clock) -> Desk:
+    """A desk with one connection, where every source should bring 100 bytes a second."""
+    terms = {source.name: Terms(source.name, minimum_rate=100) for source in sources}
+    return replace(desk_for(root, sources, workers=1), clock=clock, wait=clock.wait, terms=terms)
+
+
+def test_a_source_that_stays_under_its_minimum_rate_is_left_for_another(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After half a minute, in the middle of a blob, with what has come kept; that is told."""
+    content, clock = noise(SEGMENT * 100), Clock()
+    slow = Slow("slow", [content], Faults(at_most=16)).at(clock, 1.0)
+    other = FakeSource("other", [content])
+    bring(desk := slow_desk(tmp_path, [slow, other], clock), content)
+
+    assert stored(desk, content) == content
+    assert 30 * 16 <= slow.sent_bytes <= 32 * 16
+    assert slow.sent_bytes + other.sent_bytes <= len(content) + SEGMENT
+    said = "slow: f0: brought 16 B/s for 30 s, less than its minimum_rate of 100 B/s"
+    assert f"{said}; for 30 s the other sources are asked before it" in caplog.text
+
+
+@pytest.mark.parametrize("refusal", [SourceMissing("other: has none"), SourceUnavailable("other: down")])
+def test_a_slow_source_is_better_than_none(tmp_path: Path, refusal: UpstreamError) -> None:
+    """When the other one does not have the blob, or is down, the slow one goes on, and is not left for it again."""
+    content, clock = noise(SEGMENT * 30), Clock()
+    slow = Slow("slow", [content], Faults(at_most=16)).at(clock, 1.0)
+    other = FakeSource("other", [content], Faults(refusals=(refusal,) * 1000))
+    bring(desk := slow_desk(tmp_path, [slow, other], clock), content)
+
+    assert stored(desk, content) == content
+    assert len(other.asked) <= 8
+    assert slow.sent_bytes <= len(content) + SEGMENT * (len(other.asked) + 1)
+
+
+def test_a_slow_source_without_another_is_not_left(tmp_path: Path) -> None:
+    """Nothing is asked for twice."""
+    content, clock = noise(SEGMENT * 30), Clock()
+    slow = Slow("slow", [content], Faults(at_most=16)).at(clock, 1.0)
+    bring(desk := slow_desk(tmp_path, [slow], clock), content)
+
+    assert stored(desk, content) == content
+    assert slow.sent_bytes == len(content)

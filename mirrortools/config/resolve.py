@@ -47,6 +47,7 @@ class _JobPart:
     file: File[SourcesForm]
     repositories: tuple[File[RepositoryForm], ...]
     sync_interval_s: int | None = None
+    minimum_rate: int | None = None
     edges: tuple[str, ...] | None = None
     hot: bool = False
 
@@ -65,6 +66,7 @@ def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[st
         listen=form.listen,
         sync_interval_s=form.sync_interval,
         max_parallel=form.max_parallel,
+        minimum_rate_bytes_s=form.minimum_rate,
         min_free_bytes=form.min_free,
         request_budget=form.request_budget,
         seeds=form.seeds,
@@ -82,8 +84,8 @@ def _parts(main: File[MainForm], files: Sequence[File[JobForm]]) -> list[_JobPar
     for file in files:
         repositories = _places(file, file.form.repositories)
         form = file.form
-        part = _JobPart(file.document.path.stem, file, repositories, form.sync_interval, form.edges, form.hot)
-        parts.append(part)
+        said = (form.sync_interval, form.minimum_rate, form.edges, form.hot)
+        parts.append(_JobPart(file.document.path.stem, file, repositories, *said))
     return parts
 
 
@@ -104,7 +106,8 @@ def _job(main: File[MainForm], part: _JobPart) -> Job:
 def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm]) -> RepositoryConfig | None:
     """None without a source, of which `_missing_sources` speaks."""
     levels, form = (place, part.file, main), place.form
-    source = _source(levels)
+    usual_rate = part.minimum_rate or main.form.minimum_rate
+    source = _source(levels, usual_rate)
     if source is None:
         return None
     edges = _edges(form.edges, part.edges, main.form.edges)
@@ -112,7 +115,7 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
         repo=RepoId.parse(form.repo),
         job=part.name,
         source=source,
-        backup_source=_backup_source(levels),
+        backup_source=_backup_source(levels, usual_rate),
         revisions=form.revisions,
         include=form.include,
         exclude=form.exclude,
@@ -134,22 +137,23 @@ def _mirrors(edges: Iterable[str], main: MainForm) -> tuple[str, ...]:
     return tuple(dict.fromkeys(url for url in (*urls, main.http) if url))
 
 
-def _source(levels: Iterable[File[SourcesForm]]) -> Source | None:
-    return next((_place(level, level.form.source) for level in levels if level.form.source), None)
+def _source(levels: Iterable[File[SourcesForm]], usual_rate: int) -> Source | None:
+    return next((_place(level, level.form.source, usual_rate) for level in levels if level.form.source), None)
 
 
-def _backup_source(levels: Iterable[File[SourcesForm]]) -> Source | None:
+def _backup_source(levels: Iterable[File[SourcesForm]], usual_rate: int) -> Source | None:
     """The innermost backup; none is inherited past a level that has a source of its own."""
     for level in levels:
         if "backup_source" in level.form.model_fields_set:
-            return _place(level, level.form.backup_source) if level.form.backup_source else None
+            return _place(level, level.form.backup_source, usual_rate) if level.form.backup_source else None
         if level.form.source:
             return None
     return None
 
 
-def _place(level: File[SourcesForm], form: SourceForm) -> Source:
-    return Source(form.url, _path(level, form.token_file), _path(level, form.ca_file), form.max_parallel)
+def _place(level: File[SourcesForm], form: SourceForm, usual_rate: int) -> Source:
+    files = _path(level, form.token_file), _path(level, form.ca_file)
+    return Source(form.url, *files, form.max_parallel, form.minimum_rate or usual_rate)
 
 
 def _path(file: File[SourcesForm], path: Path | None) -> Path | None:
@@ -203,7 +207,7 @@ def _unknown_edge(name: str, known: Mapping[str, EdgeForm]) -> str:
 def _missing_sources(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
     for part in parts:
         for place in part.repositories:
-            if _source((place, part.file, main)) is None:
+            if not any(level.form.source for level in (place, part.file, main)):
                 yield place.problem("no source; set `source` here, in the job or in the main file")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
 
+# 1 Mbit/s: a model of 10 GB would take a day.
+DEFAULT_MINIMUM_RATE_BYTES_S: Final = 125_000
 ForcePush = Literal["refuse", "accept"]
 
 
@@ -18,13 +20,15 @@ ForcePush = Literal["refuse", "accept"]
 class Source:
     """A place to pull from. `url` has no trailing slash and no credentials; the token is in `token_file`.
 
-    `max_parallel` is how many connections a run has to it at a time; None: no fewer than in all.
+    `max_parallel` is how many connections a run has to it at a time; None: no fewer than in all. A source that brings
+    less than its minimum rate, over all its connections, is left when there is another one.
     """
 
     url: str
     token_file: Path | None = None
     ca_file: Path | None = None
     max_parallel: int | None = None
+    minimum_rate_bytes_s: int = DEFAULT_MINIMUM_RATE_BYTES_S
 
     @property
     def scheme(self) -> str:
@@ -121,6 +125,7 @@ class Config:
     listen: str
     sync_interval_s: int
     max_parallel: int | None
+    minimum_rate_bytes_s: int
     min_free_bytes: int
     request_budget: int | None
     seeds: tuple[Path, ...]

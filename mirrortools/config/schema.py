@@ -22,6 +22,7 @@ from pydantic import (
 
 from mirrortools.config.places import NAME
 from mirrortools.config.quantities import parse_duration, parse_rate, parse_size
+from mirrortools.config.resolved import DEFAULT_MINIMUM_RATE_BYTES_S
 from mirrortools.errors import ConfigError, HostileTree
 from mirrortools.model import RepoId, check_full_ref
 
@@ -223,6 +224,12 @@ class SourceForm(_Form):
         "the max_parallel of the main file.",
         examples=[4],
     )
+    minimum_rate: Rate | None = Field(
+        default=None,
+        description="What this source must bring at least, all its connections together; one that stays under it for "
+        "30 s is left for another source, when there is one. As in the job or the main file when left out.",
+        examples=["5Mbit"],
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -327,6 +334,11 @@ class JobForm(SourcesForm):
     sync_interval: Duration | None = Field(
         default=None, description="Time between two syncs of this job.", examples=["1h", 3600]
     )
+    minimum_rate: Rate | None = Field(
+        default=None,
+        description="What the sources of this job must bring at least, unless they say otherwise.",
+        examples=["5Mbit"],
+    )
     edges: tuple[Name, ...] | None = Field(
         default=None,
         description="Edges for the repositories that name none; all when left out.",
@@ -352,6 +364,12 @@ class MainForm(SourcesForm):
         description="Connections that bring bytes at the same time, over all sources and repositories of a run: 1 to "
         "64, or auto, which measures how many pay.",
         examples=["auto", 8],
+    )
+    minimum_rate: Rate = Field(
+        default=DEFAULT_MINIMUM_RATE_BYTES_S,
+        description="What a source must bring at least, all its connections together; one that stays under it for 30 s "
+        "is left for another source, when there is one.",
+        examples=["1Mbit"],
     )
     listen: Listen = Field(
         default=DEFAULT_LISTEN,

@@ -18,11 +18,11 @@ def as_documents(config: Config) -> dict[str, Document]:
     documents = {config.path.name: _main(config)}
     for job in config.jobs.values():
         if job.path == config.path:
-            documents[config.path.name]["repositories"] = _repositories(job)
+            documents[config.path.name]["repositories"] = _repositories(job, config)
         else:
             documents[f"{JOB_FOLDER}/{job.path.name}"] = {
                 "sync_interval": format_duration(job.sync_interval_s),
-                "repositories": _repositories(job),
+                "repositories": _repositories(job, config),
             }
     return documents
 
@@ -68,6 +68,7 @@ def _main(config: Config) -> Document:
         "http": config.http,
         "sync_interval": format_duration(config.sync_interval_s),
         "max_parallel": config.max_parallel or "auto",
+        "minimum_rate": format_rate(config.minimum_rate_bytes_s),
         "min_free": format_size(config.min_free_bytes),
         "request_budget": config.request_budget or "unlimited",
         "seeds": [str(seed) for seed in config.seeds],
@@ -86,11 +87,11 @@ def _edge(edge: EdgeConfig) -> Document:
     }
 
 
-def _repositories(job: Job) -> list[Document]:
-    return [_repository(repository) for repository in job.repositories]
+def _repositories(job: Job, config: Config) -> list[Document]:
+    return [_repository(repository, config.minimum_rate_bytes_s) for repository in job.repositories]
 
 
-def _repository(repository: RepositoryConfig) -> Document:
+def _repository(repository: RepositoryConfig, usual_rate: int) -> Document:
     backup = repository.backup_source
     return {
         "repo": str(repository.repo),
@@ -98,18 +99,20 @@ def _repository(repository: RepositoryConfig) -> Document:
         "include": list(repository.include),
         "exclude": list(repository.exclude),
         "edges": list(repository.edges),
-        "source": _source(repository.source),
-        "backup_source": _source(backup) if backup else None,
+        "source": _source(repository.source, usual_rate),
+        "backup_source": _source(backup, usual_rate) if backup else None,
         "force_push": repository.force_push,
         "hot": repository.hot,
     }
 
 
-def _source(source: Source) -> Document | str:
+def _source(source: Source, usual_rate: int) -> Document | str:
     files = {"token_file": source.token_file, "ca_file": source.ca_file}
     named: Document = {key: str(path) for key, path in files.items() if path is not None}
     if source.max_parallel:
         named["max_parallel"] = source.max_parallel
+    if source.minimum_rate_bytes_s != usual_rate:
+        named["minimum_rate"] = format_rate(source.minimum_rate_bytes_s)
     return {"url": source.url, **named} if named else source.url
 
 
