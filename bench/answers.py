@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 LOG_FORMAT = 'log_format bench \'$status $body_bytes_sent "$http_range" "$request"\';'
 _LINE = re.compile(r'(\d{3}) (\d+) "([^"]*)" "(?:[A-Z]+ )?([^ "]*)[^"]*"\n')
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)\Z")
-_LISTEN, _TIME_WAIT = "0A", "06"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,25 @@ def _read(line: str) -> Answer:
     return Answer(match[4], status, sent_bytes, int(wanted[1]), int(wanted[2]) + 1)
 
 
-def open_connections(port: int) -> int:
-    """How many connections the server's side of 127.0.0.1:`port` still has (proc_net_tcp in the kernel's documents)."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    ends = [line.split()[1:4:2] for line in lines]
-    return sum(local.endswith(f":{port:04X}") and state not in (_LISTEN, _TIME_WAIT) for local, state in ends)
+def open_sockets(pids: Iterable[int]) -> int:
+    """How many sockets processes hold.
+
+    The kernel forgets a connection as soon as the client resets it (/proc/net/tcp has it no more), which is before the
+    server has noticed, logged its request and closed it.
+    """
+    descriptors = (path for pid in pids for path in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(_is_socket(path) for path in descriptors)
+
+
+def _is_socket(descriptor: Path) -> bool:
+    with suppress(FileNotFoundError):  # closed meanwhile
+        return str(descriptor.readlink()).startswith("socket:")
+    return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def most_buffered_bytes() -> int:

@@ -247,7 +247,7 @@ class Killer:
         segments, blob = Segments(size), f"{digest[:2]}/{digest[2:4]}/{digest}"
         before, position = self._journaled(digest, segments), self.site.log_position()
         ended = run_and_kill(step, self.folder, moment, self._journal(digest))
-        self.site.settle("plain")
+        self.site.settle()
         answers = [a for a in self.site.answers_since(position) if a.path.endswith(f"/sha256/{blob}")]
         return Life(ended, before, self._journaled(digest, segments), answers, segments)
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import yaml
 
-from bench.answers import LOG_FORMAT, Answer, open_connections, read_answers
+from bench.answers import LOG_FORMAT, Answer, children, open_sockets, read_answers
 from bench.case import PROJECT, Case, DidNotRun
 from bench.content import Content
 from bench.measure import cpu_s
@@ -124,10 +124,10 @@ class Site:
             log.seek(position)
             return read_answers(log)
 
-    def settle(self, road: str) -> None:
+    def settle(self) -> None:
         """Wait until the server has let go of every connection, which it logs before. Raises DidNotRun."""
         deadline_s = time.monotonic() + _SETTLE_S
-        while open_connections(self._ports[road]):
+        while open_sockets(children(self._server.pid)) > self._idle_sockets:
             if time.monotonic() > deadline_s:
                 raise DidNotRun(f"the server still has connections {_SETTLE_S} s after its client has ended")
             time.sleep(_LOG_DELAY_S / 10)
@@ -167,6 +167,8 @@ class Site:
     def _start(self, stack: ExitStack) -> None:
         ports = [self._ports["plain"], self._ports["tls"]]
         self._server = stack.enter_context(Nginx(self._nginx / "nginx.conf", self._nginx, ports))
+        time.sleep(_LOG_DELAY_S)  # somebody has just asked whether the ports answer
+        self._idle_sockets = open_sockets(children(self._server.pid))
         self._relay(stack, "limited", "--rate", str(LIMITED_BYTES_PER_S))
         self._relay(stack, "far", "--delay", str(FAR_S))
 

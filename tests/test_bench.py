@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from bench import environments
-from bench.answers import Answer, read_answers
+from bench.answers import Answer, children, read_answers
 from bench.case import Case, Competitor, DidNotRun, Step, WrongBytes, check_files
 from bench.competitors import Limit, OursWithoutSegments
 from bench.content import KIB, MIB, Content
@@ -290,6 +296,28 @@ def test_what_was_in_flight_may_be_fetched_again() -> None:
 def test_a_byte_too_many_is_seen(lives: list[Life], problem: str) -> None:
     """Journaled segments that are fetched again, more than was in flight, and waste without a kill are problems."""
     assert problem in Trial(lives).problem
+
+
+def test_what_was_sent_is_counted_also_when_the_server_notices_late_that_its_client_is_gone(site: Site) -> None:
+    """The kernel forgets a connection that is reset; the server logs what it has sent when it gets to it."""
+    content = Content(1, 32 * MIB)
+    site.publish(content)
+    case = site.case("plain", content)
+    ((digest, _),) = case.files.values()
+    path, position = f"/blobs/sha256/{digest[:2]}/{digest[2:4]}/{digest}", site.log_position()
+    workers = children(site._server.pid)
+    with socket.create_connection(("127.0.0.1", urlsplit(site.url("plain")).port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert client.recv(1000)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)
+    wakes = threading.Timer(0.3, lambda: [os.kill(worker, signal.SIGCONT) for worker in workers])
+    wakes.start()
+    site.settle()
+
+    assert [each.path for each in site.answers_since(position)] == [path]
+    wakes.join()
 
 
 def test_kills_at_random_moments(site: Site, tmp_path: Path) -> None:
