@@ -20,6 +20,7 @@ from mirrortools.errors import (
     UpstreamError,
 )
 from mirrortools.files import make_folder
+from mirrortools.flow import Copies, Flow, Repeat
 from mirrortools.partial import Partial
 from mirrortools.places import Seat
 from mirrortools.segmented import read_hashes, reuse_segments, write_hashes
@@ -33,6 +34,7 @@ POLL_S = 0.2
 _FIRST_PAUSE_S = 1.0
 _MOST_DAMAGES = 3
 _PASSED_OVER_BYTES = 64 << 10
+_AT_ONCE_BYTES = 256 << 10
 _EARLIER = "an earlier run"
 _log = logging.getLogger("mirrortools.fetch")
 
@@ -121,23 +123,23 @@ class Arrival:
         """Whom a worker will ask first."""
         return (self._choice() or self._desk.sources)[0]
 
-    def fetch_span(self, span: Span, seat: Seat) -> None:
+    def fetch_span(self, flow: Flow, seat: Seat) -> None:
         """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
 
         The worker has a place at the source that it asks, and none while it pauses. Raises UpstreamError.
         """
         try:
-            self._fetch_span(span, seat)
+            self._fetch_span(flow, seat)
         finally:
             seat.leave()
 
-    def _fetch_span(self, span: Span, seat: Seat) -> None:
+    def _fetch_span(self, flow: Flow, seat: Seat) -> None:
         fruitless = 0
-        lacking = self.partial.lacks(span)
+        lacking = self.partial.lacks(flow.span)
         while lacking and not self.failed:
             alone = self._alone
-            errors = self._ask_in_turn(span, seat)
-            still_lacking = self.partial.lacks(span)
+            errors = self._ask_in_turn(flow, seat)
+            still_lacking = self.partial.lacks(flow.span)
             fruitless = fruitless + 1 if errors and len(still_lacking) == len(lacking) else 0
             lacking = still_lacking
             pause_s = _pause_s(errors, fruitless) if lacking else 0.0
@@ -148,7 +150,7 @@ class Arrival:
             else:
                 raise _the_telling_one(errors, self._name)
 
-    def _ask_in_turn(self, span: Span, seat: Seat) -> list[UpstreamError]:
+    def _ask_in_turn(self, flow: Flow, seat: Seat) -> list[UpstreamError]:
         """Ask one source after the other until one has answered: why none did, or nothing."""
         errors: list[UpstreamError] = []
         for source in self._choice():
@@ -156,7 +158,7 @@ class Arrival:
                 self._sources.check_pause(source)
                 if not seat.move(self._desk.terms_of(source)):
                     raise Interrupted
-                self._fetch_from(source, span)
+                self._fetch_from(source, flow)
             except UpstreamError as error:
                 self._lacking |= {source.name} if isinstance(error, SourceMissing | AccessDenied) else set()
                 self._sources.shun(source, error)
@@ -190,28 +192,62 @@ class Arrival:
                 self._alone = rest[0].name
             return True
 
-    def _fetch_from(self, source: ByteSource, span: Span) -> None:
-        if source.name not in self._sources.cannot_seek and self._fetch_missing(source, span):
+    def _fetch_from(self, source: ByteSource, flow: Flow) -> None:
+        if source.name not in self._sources.cannot_seek and self._fetch_missing(source, flow):
             return
         # Range was ignored. One worker reads such a blob through; the others find their spans done.
         self._sources.cannot_seek.add(source.name)
+        flow.never_cut()
         with self._one_at_a_time:
-            self._fetch_missing(source, span, whole=True)
+            self._fetch_missing(source, flow, whole=True)
 
-    def _fetch_missing(self, source: ByteSource, span: Span, whole: bool = False) -> bool:
+    def _fetch_missing(self, source: ByteSource, flow: Flow, whole: bool = False) -> bool:
         """Fetch what a span lacks; False when the source cannot begin in the middle and `whole` is not set."""
-        segments, wanted = self.partial.segments, self.partial.lacks(span)
+        segments, wanted = self.partial.segments, self.partial.lacks(flow.span)
         if not wanted:
             return True
         start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
+        flow.ask()
         with self._sources.reading(source), source.open(self.partial.blob, start, stop) as reader:
             if reader.start not in (0, start):
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
             if reader.start != start and not whole:
                 return False
             self._meet(source, reader.version)
-            self._copy(source, reader, stop if reader.start == start else segments.size)
+            with flow.read_by(reader):
+                self._copy(source, reader, stop if reader.start == start else segments.size, flow)
         return True
+
+    def repeat(self, flow: Flow, repeat: Repeat, seat: Seat) -> None:
+        """Read the end of a segment that another worker is at. What goes wrong here does no harm."""
+        copy: memoryview | None = None
+        source = self.first_choice
+        try:
+            if seat.move(self._desk.terms_of(source)):
+                copy = self._read_again(source, flow, repeat)
+        except UpstreamError as error:
+            if flow.is_wanted(repeat):
+                self._sources.shun(source, error)
+        finally:
+            flow.end_repeat(repeat, copy)
+            seat.leave()
+
+    def _read_again(self, source: ByteSource, flow: Flow, repeat: Repeat) -> memoryview | None:
+        copy = memoryview(bytearray(repeat.stop - repeat.start))
+        rest = copy
+        with (
+            self._sources.reading(source),
+            source.open(self.partial.blob, repeat.start, repeat.stop) as reader,
+            flow.read_by(reader, again=True),
+        ):
+            if reader.start != repeat.start:
+                return None
+            self._meet(source, reader.version)
+            while rest and flow.is_wanted(repeat):
+                received = reader.readinto(rest[:_AT_ONCE_BYTES])
+                self._received(source, received)
+                rest = rest[received:]
+        return None if rest else copy
 
     def _meet(self, source: ByteSource, version: str) -> None:
         """Notice when the file of a source is another one than before. What that is worth the SHA-256 decides."""
@@ -222,50 +258,88 @@ class Arrival:
             self._changed.add(source.name)
             _log.warning("%s: %s changed while it was fetched", source.name, self._name)
 
-    def _copy(self, source: ByteSource, reader: Reader, stop: int) -> None:
-        """Take up to `stop`, segment by segment; those that are done, or that another worker has, are passed over."""
+    def _copy(self, source: ByteSource, reader: Reader, stop: int, flow: Flow) -> None:
+        """Take up to `stop`, segment by segment; those that are done, or that another worker has, are passed over.
+
+        It ends where somebody else has taken the rest.
+        """
         offset = reader.start
         while offset < stop:
             index = self.partial.segments.index(offset)
             end = self.partial.segments.bounds(index)[1]
+            if not flow.enter(index):
+                return
             if self.partial.claim(index):
                 try:
-                    self._copy_segment(source, reader, index)
+                    came_whole = self._copy_segment(source, reader, index, flow)
                 finally:
                     self.partial.release(index)
+                flow.finish()
                 self._behind(self.partial.advance)
                 self.partial.keep_pace()
+                if not came_whole:
+                    return
             else:
                 self._pass_over(source, reader, end - offset)
             offset = end
 
-    def _copy_segment(self, source: ByteSource, reader: Reader, index: int) -> None:
-        """Put one segment in its place; it counts when its last byte is there."""
+    def _copy_segment(self, source: ByteSource, reader: Reader, index: int, flow: Flow) -> bool:
+        """Put one segment in its place; it counts when its last byte is there.
+
+        False when its end was read a second time, and was there before this reader came to it.
+        """
         room = self.partial.room(index)
-        if room is not None:
-            self._fill(source, reader, room)
-            self._origins[index] = (source.name, reader.version)
+        if room is None:
+            came_whole = self._write(source, reader, index, flow)
+        else:
+            came_whole = self._fill(source, reader, room, flow)
+        self._origins[index] = (source.name, reader.version)
+        if room is None:
+            self.partial.finish_segment(index)
+        else:
             self.partial.hold(index, room)
             self._behind(functools.partial(self.partial.store, index))
-            return
-        offset, end = self.partial.segments.bounds(index)
-        while offset < end:
-            moved = self.partial.receive(reader, offset, end - offset)
-            self._received(source, moved)
-            offset += moved
-        self._origins[index] = (source.name, reader.version)
-        self.partial.finish_segment(index)
+        return came_whole
 
-    def _fill(self, source: ByteSource, reader: Reader, room: memoryview) -> None:
-        filled = 0
+    def _write(self, source: ByteSource, reader: Reader, index: int, flow: Flow) -> bool:
+        start, stop = self.partial.segments.bounds(index)
+
+        def take(taken: int) -> int:
+            return self.partial.receive(reader, start + taken, stop - start - taken)
+
+        copies = self._take_all(source, stop - start, take, flow)
+        for offset, copy in copies:
+            self.partial.write(start + offset, copy)
+        return not copies
+
+    def _fill(self, source: ByteSource, reader: Reader, room: memoryview, flow: Flow) -> bool:
         try:
-            while filled < len(room):
-                count = reader.readinto(room[filled:])
-                self._received(source, count)
-                filled += count
+            copies = self._take_all(source, len(room), lambda taken: reader.readinto(room[taken:]), flow)
         except BaseException:
             self.partial.give_up(room)
             raise
+        for offset, copy in copies:
+            room[offset : offset + len(copy)] = copy
+        return not copies
+
+    def _take_all(self, source: ByteSource, length: int, take: Callable[[int], int], flow: Flow) -> Copies:
+        """Take the bytes of a segment as they come; `take` is told how many there are, and gives how many it added.
+
+        Gives what was read a second time, when the rest is there before: the offset of each copy in the segment.
+        """
+        taken, copies = 0, flow.copies(0)
+        while taken < length and not copies:
+            try:
+                moved = take(taken)
+            except UpstreamError:
+                if copies := flow.copies(taken):
+                    break
+                raise
+            self._received(source, moved)
+            flow.moved(moved)
+            taken += moved
+            copies = flow.copies(taken) if taken < length else ()
+        return copies
 
     def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
         buffer = memoryview(bytearray(_PASSED_OVER_BYTES))

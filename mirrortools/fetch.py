@@ -19,11 +19,12 @@ from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
 from mirrortools.files import make_folder
+from mirrortools.flow import WORTH_S, Flow
 from mirrortools.model import Blob
 from mirrortools.pace import MOST, WINDOW_S, Pace, Seen
 from mirrortools.partial import Partial
 from mirrortools.places import Party, Seat, seated
-from mirrortools.segments import SPAN_SEGMENTS
+from mirrortools.segments import SPAN_SEGMENTS, Span
 from mirrortools.sources import Sources
 from mirrortools.store import write_error
 
@@ -90,6 +91,11 @@ def _stand_back() -> None:
         os.nice(_NICER)  # on Linux, of the calling thread alone
 
 
+def _seconds_left(flow: Flow) -> float:
+    ahead = flow.ahead()
+    return ahead.seconds if ahead else 0.0
+
+
 class _Coordinator:
     """Gives spans to the workers and settles what comes back. Its state belongs to one thread.
 
@@ -106,6 +112,8 @@ class _Coordinator:
         self._pending: deque[tuple[Blob, str]] = deque()
         self._jobs: deque[Arrival] = deque()
         self._fetching: dict[Future[None], Arrival] = {}
+        self._flows: dict[Future[None], Flow] = {}
+        self._latency_s = 0.0
         self._concluding: dict[Future[None], Arrival] = {}
         self._open: set[Partial] = set()
         self._news: queue.SimpleQueue[Future[None] | None] = queue.SimpleQueue()
@@ -171,10 +179,11 @@ class _Coordinator:
         while len(self._fetching) < self._pace.connections:
             if len(self._pending) > put_off and self._wants_another():
                 put_off += not self._start(*self._pending.popleft())
-            elif not self._jobs:
+            elif self._jobs:
+                if not self._hand_out(min(self._jobs, key=lambda job: job.unfinished)):
+                    return
+            elif self._pending or not self._help_the_slowest():
                 break
-            elif not self._hand_out(min(self._jobs, key=lambda job: job.unfinished)):
-                return
         self._desk.places.content(self._party)
 
     def _wants_another(self) -> bool:
@@ -229,19 +238,55 @@ class _Coordinator:
         if job.failed or not job.has_spans:
             self._jobs.remove(job)
             return True
-        seat = Seat(self._desk.places, self._party, self._sources.stopped)
-        if not seat.take(self._desk.terms_of(job.first_choice)):
+        seat = self._seat(job)
+        if not seat:
             return False
         if span := job.next_span(self._span_segments(job)):
-            job.unfinished += 1
-            future = self._workers.submit(job.fetch_span, span, seat)
-            self._fetching[future] = job
-            future.add_done_callback(self._news.put)
+            self._begin(job, span, seat)
+        return True
+
+    def _seat(self, job: Arrival) -> Seat | None:
+        seat = Seat(self._desk.places, self._party, self._sources.stopped)
+        return seat if seat.take(self._desk.terms_of(job.first_choice)) else None
+
+    def _begin(self, job: Arrival, span: Span, seat: Seat) -> None:
+        flow = Flow(span, job.partial.segments, self._desk.clock)
+        future = self._submit(job, job.fetch_span, flow, seat)
+        self._flows[future] = flow
+
+    def _submit(self, job: Arrival, act: Callable[..., None], *words: object) -> Future[None]:
+        job.unfinished += 1
+        future = self._workers.submit(act, *words)
+        self._fetching[future] = job
+        future.add_done_callback(self._news.put)
+        return future
+
+    def _help_the_slowest(self) -> bool:
+        """Let a free connection take a part of what the slowest one has before it; False when that does not pay."""
+        rate = self._pace.rate_of_one
+        slowest = max(self._flows, key=lambda future: _seconds_left(self._flows[future]), default=None)
+        if slowest is None or not rate or self._pace.waits_for_hashing:
+            return False
+        job, flow = self._fetching[slowest], self._flows[slowest]
+        ahead = flow.ahead()
+        if not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job)):
+            return False
+        if span := flow.cut(ahead.segments_to_give(rate, self._latency_s)):
+            self._begin(job, span, seat)
+        elif repeat := flow.repeat(ahead.bytes_to_repeat(rate, self._latency_s)):
+            self._submit(job, job.repeat, flow, repeat, seat)
+        else:
+            seat.leave()
+            return False
         return True
 
     def _span_segments(self, job: Arrival) -> int:
-        """A second's worth of a connection's rate, and no more than the share of each of the blob's connections."""
-        share = -(-job.uncut_segments // max(1, self._pace.connections // max(1, len(self._under_way()))))
+        """A second's worth of a connection's rate, and no more than the share of each of the blob's connections.
+
+        Where the rate tells how long that takes it is half of that share, so that all are done at about the same time.
+        """
+        connections = max(1, self._pace.connections // max(1, len(self._under_way())))
+        share = -(-job.uncut_segments // (connections if self._pace.fixed else 2 * connections - 1))
         if self._pace.fixed is None:
             share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * SPAN_S / self._desk.segment_bytes)))
         return max(1, min(SPAN_SEGMENTS, share))
@@ -259,13 +304,15 @@ class _Coordinator:
     def _patience_s(self) -> float | None:
         """How long to wait for news: no longer than until the next look at the pace, when that may change."""
         if not (self._pending or self._jobs):
-            return None
+            return POLL_S if self._flows and len(self._fetching) < self._pace.connections else None
         return WINDOW_S if self._pace.may_grow(self._desk.clock()) else POLL_S
 
     def _settle(self, future: Future[None] | None) -> None:
         if future in self._concluding:
             self._settle_conclusion(self._concluding.pop(future), self._error_of(future))
         elif future:
+            if flow := self._flows.pop(future, None):
+                self._latency_s = flow.latency_s
             self._settle_span(self._fetching.pop(future), self._error_of(future))
 
     def _error_of(self, future: Future[None]) -> MirrorError | None:

@@ -30,12 +30,14 @@ class Seen:
 class Pace:
     """The number of connections that is allowed now; `fixed` ones are never changed.
 
-    `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet.
+    `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet. `hashing` is the
+    part of the time that threads spent hashing meanwhile.
     """
 
     fixed: int | None = None
     connections: int = START
     rate_of_one: float = 0.0
+    hashing: float = 0.0
     _before: Seen | None = None
     _rate_before: float = 0.0
     _hold_until_s: float = 0.0
@@ -61,17 +63,22 @@ class Pace:
         if elapsed_s < WINDOW_S:
             return self.connections
         rate = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s
-        self.rate_of_one = rate / max(1, busy)
+        self.rate_of_one = rate / max(1, busy) or self.rate_of_one
+        self.hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
         self._before = seen
         if self.fixed or busy < self.connections:
             return self.connections
-        hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
         if seen.now_s >= self._hold_until_s:
-            self._judge(seen.now_s, rate, hashing)
+            self._judge(seen.now_s, rate)
         return self.connections
 
-    def _judge(self, now_s: float, rate: float, hashing: float) -> None:
-        if hashing > _FULL and not self._rate_before:
+    @property
+    def waits_for_hashing(self) -> bool:
+        """Whether the threads that hash have their hands full: no connection can bring anything sooner."""
+        return self.hashing > _FULL
+
+    def _judge(self, now_s: float, rate: float) -> None:
+        if self.waits_for_hashing and not self._rate_before:
             return
         if rate > self._rate_before * _PAYS and self.connections < MOST:
             self._rate_before = rate

@@ -82,6 +82,10 @@ class FakeReader:
             self.source.sent_bytes += count
         return count
 
+    def cancel(self) -> None:
+        """Wake whoever reads; `cancelled` counts."""
+        self.source.cancelled.set()
+
 
 @dataclass(slots=True)
 class FakeSource:
@@ -97,6 +101,7 @@ class FakeSource:
     hashes: dict[str, object] = field(default_factory=dict)
     wait_before_bytes: threading.Event | None = None
     broken_off: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _refusals: list[UpstreamError] = field(default_factory=list)
 

@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mirrortools import fetch as module
+from mirrortools import flow
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import (
     AccessDenied,
@@ -584,3 +586,50 @@ def test_a_slow_source_without_another_is_not_left(tmp_path: Path) -> None:
 
     assert stored(desk, content) == content
     assert slow.sent_bytes == len(content)
+
+
+class Stuck(FakeSource):
+    """A source whose first answer gives `first_bytes` and then nothing, until it is cancelled."""
+
+    def hanging_after(self, first_bytes: int) -> Stuck:
+        """Say how many."""
+        self.first_bytes, self.is_first = first_bytes, Semaphore(1)
+        return self
+
+    def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+        reader = FakeSource._answer(self, blob, start, stop, is_old)
+        if not self.is_first.acquire(blocking=False):
+            return reader
+
+        class Hanging(FakeReader):
+            def readinto(self, buffer: memoryview) -> int:
+                left = self.source.first_bytes - self.source_gave
+                if left <= 0:
+                    self.source.cancelled.wait(20)
+                    raise SourceUnavailable("woken")
+                count = FakeReader.readinto(self, buffer[:left])
+                self.source_gave += count
+                return count
+
+            source_gave = 0
+
+        return Hanging(reader.source, reader.content, reader.start, reader.version)
+
+
+@pytest.mark.parametrize("first_bytes", [0, 1, 300_000, (1 << 20) + 5, (6 << 20) - 1])
+def test_a_connection_that_hangs_near_the_end_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_bytes: int
+) -> None:
+    """What it has not begun goes to the others, and the segment that it is at is read a second time."""
+    monkeypatch.setattr(flow, "_STALLED_S", 0.3)
+    content = noise(12 << 20)
+    source = Stuck("s", [content]).hanging_after(first_bytes)
+    state = tmp_path / "state"
+    desk = Desk(Store(tmp_path), state / "partial", state / "quarantine", (source,), 2, 1 << 20)
+    progress = Progress()
+    bring(desk, content, progress=progress)
+
+    assert stored(desk, content) == content
+    assert source.cancelled.is_set()
+    assert progress.fetched_bytes == source.sent_bytes <= len(content) + (1 << 20)
+    assert source.open_readers == 0

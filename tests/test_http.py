@@ -257,6 +257,21 @@ def test_silence_is_given_up(serve: Callable[[Script], ScriptedServer]) -> None:
     client.close()
 
 
+def test_a_reader_can_be_woken_and_the_connection_serves_nobody_afterwards(
+    serve: Callable[[Script], ScriptedServer], client: HttpClient
+) -> None:
+    """The next request goes over a new one."""
+    half = answer(noise(1000))[:-500]
+    server = serve(lambda heard: half if heard.target == "/half" else answer(b"whole"))
+    with client.open(Request(f"{server.origin}/half")) as body:
+        threading.Timer(0.1, body.cancel).start()
+        with pytest.raises(SourceUnavailable):
+            body.read_all()
+
+    assert get(client, f"{server.origin}/whole") == b"whole"
+    assert [heard.connection for heard in server.heard] == [0, 1]
+
+
 def test_breaking_off_wakes_who_waits_and_lets_nobody_ask_again(
     serve: Callable[[Script], ScriptedServer], client: HttpClient
 ) -> None:

@@ -44,6 +44,10 @@ class Reader(Protocol):
         """Fill the beginning of `buffer`; returns how many bytes came, 0 at the end. Raises UpstreamError."""
         ...
 
+    def cancel(self) -> None:
+        """Make whoever reads, in another thread, fail at once."""
+        ...
+
 
 class ByteSource(Protocol):
     """A place that the bytes of blobs can be read from. Thread-safe."""

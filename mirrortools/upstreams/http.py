@@ -171,6 +171,11 @@ class Body:
         self._watch_rate(count)
         return count
 
+    def cancel(self) -> None:
+        """Make whoever reads, in another thread, fail at once."""
+        with contextlib.suppress(OSError):
+            self._wire.wake()
+
     def _watch_rate(self, count: int) -> None:
         self._window_bytes += count
         elapsed = time.monotonic() - self._window_start

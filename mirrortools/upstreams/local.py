@@ -33,6 +33,9 @@ class FileReader:
         self.start += count
         return count
 
+    def cancel(self) -> None:
+        """Files do not keep anybody waiting."""
+
 
 class FileBytes:
     """Reads blobs from the files that `find` opens. Raises SourceMissing where it finds none."""
