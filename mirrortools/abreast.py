@@ -23,11 +23,6 @@ Enter = Callable[[int], bool]
 """Called with the bytes that are to come: whether to fetch them now. If not, the act ends, and is done again later."""
 
 
-def enter_at_once(_size_bytes: int) -> bool:
-    """Nobody else is there."""
-    return True
-
-
 @dataclass(slots=True)
 class _Task(Generic[Item]):
     """An item that a thread is at work on, the lane in which it has a place, and what it wanted to fetch when not."""

@@ -6,7 +6,7 @@ A trace file holds one line of the time (UTC) and then `Key: value` lines, as De
 from __future__ import annotations
 
 import json
-import platform
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -63,7 +63,7 @@ def trace(repositories: int, now: float) -> str:
         time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(now)),
         f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S +0000', time.gmtime(now))}",
         f"Used-By: mirrortools {__version__}",
-        f"Running on host: {platform.node()}",
+        f"Running on host: {os.uname().nodename}",
         f"Repositories: {repositories}",
     ]
     return "\n".join(lines) + "\n"
@@ -71,4 +71,4 @@ def trace(repositories: int, now: float) -> str:
 
 def trace_file(root: Path) -> Path:
     """Where this host's trace lies."""
-    return root / "public" / ".mirror" / "trace" / (platform.node() or "localhost")
+    return root / "public" / ".mirror" / "trace" / (os.uname().nodename or "localhost")

@@ -1,4 +1,4 @@
-"""Where fetching happens, and the counts of what it did."""
+"""Where fetching happens."""
 
 from __future__ import annotations
 
@@ -9,48 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirrortools.model import Blob
+from mirrortools.places import MOST_PLACES as MOST_PLACES
 from mirrortools.places import Places, Terms
+from mirrortools.progress import Progress as Progress
 from mirrortools.segments import SEGMENT_BYTES
 from mirrortools.standing import Standings
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource
-
-# In all fetches of a run together, when nobody says how many.
-MOST_PLACES = 32
-
-
-@dataclass(slots=True)
-class Progress:
-    """Counts for whoever watches, in bytes. `report` is called with what was added, from several threads."""
-
-    report: Callable[[int], None] = lambda _bytes: None
-    resumed_bytes: int = 0
-    reused_bytes: int = 0
-    from_source: dict[str, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def fetched_bytes(self) -> int:
-        """All bytes that came from sources, those that had to be thrown away among them."""
-        return sum(self.from_source.values())
-
-    def received(self, source: str, count: int) -> None:
-        """Count bytes from a source."""
-        with self._lock:
-            self.from_source[source] = self.from_source.get(source, 0) + count
-        self.report(count)
-
-    def reused(self, count: int) -> None:
-        """Count bytes that were taken from an older blob."""
-        with self._lock:
-            self.reused_bytes += count
-        self.report(count)
-
-    def resumed(self, count: int) -> None:
-        """Count bytes that an earlier run had left on disk."""
-        with self._lock:
-            self.resumed_bytes += count
-        self.report(count)
 
 
 @dataclass(frozen=True, slots=True)

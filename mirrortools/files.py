@@ -5,19 +5,20 @@ Only the standard library is used here, because the receiver runs this module on
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import functools
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ctypes
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _WRITE = 2
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _MANY = 32
 _ROOM_BYTES = 64 << 10
 
@@ -26,6 +27,22 @@ def is_full(folder: Path) -> bool:
     """Whether a disk has no room for the little that programs need, which some of them call another error."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < _ROOM_BYTES
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """What Python has no name for; loaded by those who write much, which most runs do not."""
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _failure(path: str | Path) -> OSError:
+    """The error of the C library's last call."""
+    import ctypes
+
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), str(path))
 
 
 def sync_folder(folder: Path) -> None:
@@ -53,8 +70,8 @@ def sync_contents(paths: Sequence[str | Path]) -> None:
 def _sync_file_system(path: str | Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if _LIBC.syncfs(descriptor) != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+        if _libc().syncfs(descriptor) != 0:
+            raise _failure(path)
     finally:
         os.close(descriptor)
 
@@ -64,7 +81,9 @@ def start_writing(descriptor: int, start: int, stop: int) -> None:
 
     A hint (sync_file_range(2)); where the file system cannot do it, nothing happens.
     """
-    _LIBC.sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(stop - start), _WRITE)
+    import ctypes
+
+    _libc().sync_file_range(descriptor, ctypes.c_int64(start), ctypes.c_int64(stop - start), _WRITE)
 
 
 def make_folder(folder: Path) -> None:
@@ -182,6 +201,8 @@ def move_folder(source: Path, target: Path) -> None:
     if target.is_dir():
         _exchange(source, target)
         sync_folder(target.parent)
+        import shutil
+
         shutil.rmtree(source)
     else:
         source.rename(target)
@@ -189,13 +210,16 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> None:
-    result = _LIBC.renameat2(
+    import ctypes
+
+    result = _libc().renameat2(
         _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), ctypes.c_uint(_RENAME_EXCHANGE)
     )
     if result == 0:
         return
-    if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(second))
+    failure = _failure(second)
+    if failure.errno not in (errno.EINVAL, errno.ENOSYS):
+        raise failure
     # A file system without RENAME_EXCHANGE (NFS): two renames, a moment of "not found" between them.
     aside = second.with_name(f".{second.name}.{os.getpid()}.old")
     second.rename(aside)

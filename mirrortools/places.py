@@ -11,6 +11,8 @@ from itertools import count
 from math import inf
 from typing import Final
 
+# In all fetches of a run together, when nobody says how many.
+MOST_PLACES: Final = 32
 _LOOK_S: Final = 1.0
 
 

@@ -14,17 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mirrortools.abreast import Enter, abreast, enter_at_once
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.desk import MOST_PLACES, Progress
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, Manifest, Publication, RepoId
-from mirrortools.order import look_order
-from mirrortools.outgoing import EdgeTally, Outgoing
-from mirrortools.places import Places
+from mirrortools.places import MOST_PLACES, Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
+from mirrortools.progress import Progress
 from mirrortools.resolve import Place, Target
 from mirrortools.standing import Standings
 from mirrortools.state import Run, State
@@ -39,8 +36,10 @@ from mirrortools.upstreams import (
 )
 
 if TYPE_CHECKING:
+    from mirrortools.abreast import Enter
     from mirrortools.deliver import EdgePool
     from mirrortools.errand import Delivery
+    from mirrortools.outgoing import EdgeTally
 
 _LIVE_S = 1.0
 
@@ -173,6 +172,8 @@ class Tally:
     def add(self, outcome: Outcome) -> None:
         """Count one that has ended."""
         for delivery in outcome.deliveries:
+            from mirrortools.outgoing import EdgeTally
+
             self.edges.setdefault(delivery.edge, EdgeTally(delivery.edge)).add(delivery)
         self.repositories += 1
         self.changed += outcome.changed
@@ -211,15 +212,23 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
 def _outcomes(repositories: Sequence[RepositoryConfig], call: Call) -> Generator[Outcome, None, None]:
     """What came of each repository, as they end; one alone needs no threads beside."""
     if len(repositories) == 1:
-        alone = _sync_and_deliver(repositories[0], enter_at_once, call)
+        alone = _sync_and_deliver(repositories[0], _enter_at_once, call)
         yield from [alone] if alone else []
         return
+    from mirrortools.abreast import abreast
+    from mirrortools.order import look_order
+
     checked_at = call.origin.state.checked_at()
     order = look_order(repositories, lambda known: known.hot, lambda known: checked_at.get(str(known.repo), 0.0))
     with closing(
         abreast(order, lambda item, enter: _sync_and_deliver(item, enter, call), lambda known: known.hot, call.stop)
     ) as ended:
         yield from ended
+
+
+def _enter_at_once(_size_bytes: int) -> bool:
+    """Nobody else is there."""
+    return True
 
 
 def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, watch: Watch) -> Tally:
@@ -401,6 +410,8 @@ def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outc
     if publication is None:
         nothing = StoreError(f"{repository.repo}: nothing is published yet; run `mirrortool sync` first")
         return replace(outcome, error=outcome.error or nothing)
+    from mirrortools.outgoing import Outgoing
+
     outgoing = Outgoing(call.origin.state, call.watch.delivered)
     deliveries = call.pool.deliver(publication, edges, outgoing)
     outgoing.note(publication, deliveries)

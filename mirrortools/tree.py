@@ -22,8 +22,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -331,6 +329,9 @@ class Tree:
     @contextmanager
     def _staging(self, name: str) -> Iterator[Path]:
         """An empty folder on the tree's file system that is gone afterwards."""
+        import shutil
+        import tempfile
+
         with _writing(self.stage):
             make_folder(self.stage)
             stage = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.stage))
@@ -392,6 +393,8 @@ def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
 
 
 def _signed_of(document: Mapping[str, Any]) -> Signed:
+    from mirrortools.statements import Signed
+
     signed = Signed.from_json(document)
     _ = signed.statement  # it must be readable
     return signed

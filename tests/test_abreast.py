@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirrortools.abreast import LOOKING, Enter, abreast, enter_at_once
+from mirrortools.abreast import LOOKING, Enter, abreast
 from mirrortools.order import LANES, SMALL_BYTES
 
 GIANT = 1 << 40
@@ -145,8 +145,3 @@ def test_few_are_looked_at_ahead() -> None:
 
         assert ahead == LOOKING
         assert sorted(done.result(30)) == list(range(500))
-
-
-def test_who_is_alone_enters() -> None:
-    """A run for one repository has no places to wait for."""
-    assert enter_at_once(GIANT)

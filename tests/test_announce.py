@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +87,6 @@ def test_a_tree_that_cannot_be_written_is_told(config: Config, state: State) -> 
 
 def test_a_host_without_a_name_has_a_trace(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """In containers the name may be empty."""
-    monkeypatch.setattr("mirrortools.announce.platform.node", lambda: "")
+    monkeypatch.setattr("mirrortools.announce.os.uname", lambda: SimpleNamespace(nodename=""))
 
     assert trace_file(config.root).name == "localhost"

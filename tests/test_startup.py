@@ -14,6 +14,7 @@ PROJECT = Path(__file__).parent.parent
 FOR_NEWS = ("mirrortools.pull", "mirrortools.fetch", "mirrortools.publish", "mirrortools.bulk", "mirrortools.partial")
 FOR_EDGES = ("mirrortools.deliver", "mirrortools.transports", "mirrortools.receiver")
 FOR_OTHERS = ("http.client", "urllib.request", "rich", "jinja2", "concurrent", "difflib", "asyncio")
+FOR_BYTES = ("mirrortools.upstreams.lfs", "mirrortools.desk", "mirrortools.abreast", "subprocess", "shutil", "ctypes")
 FORMS = ("pydantic", "yaml", "mirrortools.config.schema", "mirrortools.config.parse")
 
 
@@ -70,11 +71,11 @@ def test_a_sync_with_news_is_seen(config: Path) -> None:
 
 
 def test_a_source_on_http_needs_neither_http_client_nor_mail() -> None:
-    """Tunnels through proxies alone need http.client, dates in Retry-After alone need email."""
-    modules = imported("-c", "import mirrortools.upstreams.gitlfs")
+    """Tunnels through proxies need http.client, dates email, https ssl; news alone need programs and bytes."""
+    modules = imported("-c", "import mirrortools.upstreams.gitlfs, mirrortools.sync")
 
     assert "mirrortools.upstreams.http" in modules
-    assert of((*FOR_OTHERS, "email"), modules) == set()
+    assert of((*FOR_OTHERS, *FOR_BYTES, "email", "ssl"), modules) == set()
 
 
 def test_who_uses_a_configuration_needs_not_know_its_form() -> None:

@@ -38,7 +38,11 @@ class Reader(Protocol):
     """
 
     start: int
-    version: str
+
+    @property
+    def version(self) -> str:
+        """The version of the file."""
+        ...
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; returns how many bytes came, 0 at the end. Raises UpstreamError."""
@@ -79,7 +83,11 @@ class Upstream(Protocol):
     """One repository on one source: its refs, its git objects, and where the bytes of its LFS blobs are."""
 
     name: str
-    bytes: ByteSource
+
+    @property
+    def bytes(self) -> ByteSource:
+        """Where the bytes of blobs are read from."""
+        ...
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now; one request. Raises UpstreamError."""

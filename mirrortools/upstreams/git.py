@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -82,6 +79,9 @@ class GitMirror:
         """Make the repository, whole or not at all, if it is not there."""
         if (self.folder / "HEAD").exists():
             return
+        import shutil
+        import tempfile
+
         make_folder(self.folder.parent)
         beside = GitMirror(Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent)))
         try:
@@ -103,6 +103,8 @@ class GitMirror:
                 with contextlib.suppress(OSError):  # git says what it is when it is in the way
                     left.unlink()
             return
+        import shutil
+
         for half_made in self.folder.parent.glob(f".{self.folder.name}.*"):
             shutil.rmtree(half_made, ignore_errors=True)
 
@@ -110,7 +112,7 @@ class GitMirror:
         self,
         *arguments: str,
         stdin: bytes | None = None,
-        stdout: IO[bytes] | int = subprocess.PIPE,
+        stdout: IO[bytes] | None = None,
         remote: Remote | None = None,
     ) -> bytes:
         """Run git here and give its output. Raises StoreError, or UpstreamError when a remote is involved."""
@@ -223,6 +225,8 @@ class GitMirror:
                 yield TreeFile(path, mode, oid, 0 if size == "-" else int(size))
 
     def _temporary_file(self) -> IO[bytes]:
+        import tempfile
+
         try:
             return tempfile.TemporaryFile(dir=self.folder)
         except OSError as error:

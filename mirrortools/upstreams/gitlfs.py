@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import shlex
-import subprocess
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from mirrortools.access import reason
 from mirrortools.config import Source
 from mirrortools.errors import AccessDenied, ConfigError, SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob, RepoId
@@ -21,9 +20,10 @@ from mirrortools.upstreams.base import ByteSource, RemoteRefs
 from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
 from mirrortools.upstreams.gitrefs import ask_refs
 from mirrortools.upstreams.http import Credential, HttpClient
-from mirrortools.upstreams.lfs import LfsBytes, LfsServer, expiry
-from mirrortools.upstreams.local import FileBytes, open_regular
 from mirrortools.upstreams.program import run_program
+
+if TYPE_CHECKING:
+    from mirrortools.upstreams.lfs import LfsServer
 
 # What the git program asks of a host, in requests (gitprotocol-v2): for its refs, and for objects by their ids.
 REFS_QUESTIONS = 2
@@ -42,7 +42,6 @@ class GitLfs:
         self._source = source
         self._client = client
         self._credential = _credential(source)
-        self.bytes = self._make_byte_source()
 
     def refs(self) -> RemoteRefs:
         """The refs as they are now: one request on http(s), an `ls-remote` elsewhere. Raises UpstreamError."""
@@ -74,7 +73,12 @@ class GitLfs:
             settings["http.sslCAInfo"] = str(self._source.ca_file)
         return Remote(self.name, settings)
 
-    def _make_byte_source(self) -> ByteSource:
+    @cached_property
+    def bytes(self) -> ByteSource:
+        """Where LFS content is; only news are worth loading what reads it."""
+        from mirrortools.upstreams.lfs import LfsBytes, LfsServer
+        from mirrortools.upstreams.local import FileBytes
+
         scheme = urlsplit(self.name).scheme
         if scheme == "file":
             folder = Path(unquote(urlsplit(self.name).path))
@@ -91,6 +95,8 @@ def _credential(source: Source) -> Credential | None:
     try:
         token = source.token_file.read_text().strip()
     except (OSError, ValueError) as error:
+        from mirrortools.access import reason
+
         why = reason(error) if isinstance(error, OSError) else "is not text"
         raise ConfigError(f"{source.token_file}: {why} (token_file of {source.url})") from error
     if not token:
@@ -102,6 +108,8 @@ def _credential(source: Source) -> Credential | None:
 
 
 def _open_lfs_file(folder: Path, blob: Blob) -> int | None:
+    from mirrortools.upstreams.local import open_regular
+
     path = _lfs_file(folder, blob)
     return None if path is None else open_regular(path)
 
@@ -118,6 +126,11 @@ def _lfs_file(folder: Path, blob: Blob) -> Path | None:
 
 def authenticate_over_ssh(url: str) -> LfsServer:
     """Ask an ssh host where its LFS server is (git-lfs/docs/api/server-discovery.md). Raises UpstreamError."""
+    import shlex
+    import subprocess
+
+    from mirrortools.upstreams.lfs import LfsServer, expiry
+
     parts = urlsplit(url)
     target = f"{parts.username}@{parts.hostname}" if parts.username else str(parts.hostname)
     port = ["-p", str(parts.port)] if parts.port else []

@@ -148,15 +148,20 @@ class _Line:
 
 
 class Body:
-    """The bytes of one answer. `start` is the offset of the first one; `version` is what If-Range takes."""
+    """The bytes of one answer; `start` is the offset of the first one. Raises SourceUnavailable when that is hidden."""
 
-    def __init__(self, url: str, wire: Wire) -> None:
+    def __init__(self, url: str, wire: Wire, head: Head | None = None) -> None:
         self.url = shown(url)
-        self.start = 0
-        self.version = ""
+        self.start = content_start(url, head) if head else 0
         self._wire = wire
+        self._head = head
         self._window_start = time.monotonic()
         self._window_bytes = 0
+
+    @property
+    def version(self) -> str:
+        """What If-Range takes; empty when nothing tells."""
+        return version_of(self._head) if self._head else ""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; 0 at the end. Raises SourceUnavailable when cut short or slow."""
@@ -243,12 +248,11 @@ class HttpClient:
         """Ask, follow redirects, and give the body of a 200 or 206. Raises UpstreamError by status."""
         for _ in range(_REDIRECTS + 1):
             with self._asked([request]) as connection:
-                head, body = self._head(request, connection), Body(request.url, connection.wire)
+                head = self._head(request, connection)
                 if head.status in (200, 206):
-                    body.start, body.version = content_start(request.url, head), version_of(head)
-                    yield body
+                    yield Body(request.url, connection.wire, head)
                     return
-                body.drain()
+                Body(request.url, connection.wire).drain()
                 if head.status not in (301, 302, 303, 307, 308):
                     raise error_for(request.url, head)
                 request = request.redirected(head)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 _running: set[subprocess.Popen[bytes]] = set()
 _lock = threading.Lock()
@@ -17,14 +19,20 @@ def run_program(
     command: Sequence[str],
     *,
     stdin: bytes | None = None,
-    stdout: IO[bytes] | int = subprocess.PIPE,
+    stdout: IO[bytes] | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout_s: float | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end. Raises OSError, subprocess.TimeoutExpired."""
+    """Run a program to its end; what it says is given, or goes to `stdout`.
+
+    Raises OSError, subprocess.TimeoutExpired.
+    """
+    import subprocess  # a source on http that has no news needs no programs
+
     source = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-    with subprocess.Popen(command, stdin=source, stdout=stdout, stderr=subprocess.PIPE, env=env, cwd=cwd) as program:
+    said = subprocess.PIPE if stdout is None else stdout
+    with subprocess.Popen(command, stdin=source, stdout=said, stderr=subprocess.PIPE, env=env, cwd=cwd) as program:
         with _lock:
             _running.add(program)
         try:

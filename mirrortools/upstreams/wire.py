@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 import socket
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, cast
+from typing import Final, Protocol, runtime_checkable
 
 HEAD_BYTES: Final = 64 << 10
 _RECORDS_BYTES: Final = 512 << 10
@@ -82,6 +81,7 @@ def _one_length(value: str) -> int:
     return int(length)
 
 
+@runtime_checkable
 class _TlsEnds(Protocol):
     """What `ssl.SSLSocket` has beyond its type: whether an end without close_notify passes for an end.
 
@@ -99,9 +99,9 @@ class Wire:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._is_tls = isinstance(connected, ssl.SSLSocket)
-        if self._is_tls:
-            cast("_TlsEnds", connected).suppress_ragged_eofs = False
+        self._is_tls = isinstance(connected, _TlsEnds)
+        if isinstance(connected, _TlsEnds):
+            connected.suppress_ragged_eofs = False
         self._ahead = b""
         self._at = 0
         self._left: int | None = 0
