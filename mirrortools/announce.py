@@ -9,11 +9,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from mirrortools import __version__
 from mirrortools.config import Config
-from mirrortools.files import make_folder, write_file, write_json, write_pieces
+from mirrortools.files import make_folder, replace_file, write_file
 from mirrortools.model import RepoId
 from mirrortools.state import State
 from mirrortools.store import write_error
@@ -29,11 +30,20 @@ def announce(config: Config, state: State, repos: Collection[RepoId], refs: Refs
     listed = (_about(repo, refs(repo), state) for repo in sorted(repos, key=str))
     try:
         make_folder(folder / "trace")
-        write_pieces(folder / "status.json", _status(listed, now))
-        write_json(folder / "edges.json", {"edges": edges})
-        write_file(trace_file(config.root), trace(len(repos), now).encode())
+        # These two are about this moment: older ones are as true as they were, should a power cut bring them back.
+        replace_file(folder / "status.json", _status(listed, now))
+        replace_file(trace_file(config.root), [trace(len(repos), now).encode()])
+        _write_edges(folder / "edges.json", json.dumps({"edges": edges}, ensure_ascii=False, separators=(",", ":")))
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def _write_edges(path: Path, text: str) -> None:
+    """Say where the edges are, when it is not said yet."""
+    with suppress(FileNotFoundError):
+        if path.read_bytes() == text.encode():
+            return
+    write_file(path, text.encode())
 
 
 def _status(repositories: Iterable[Mapping[str, object]], now: float) -> Iterator[bytes]:

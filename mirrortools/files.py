@@ -102,6 +102,12 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def write_pieces(path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None:
     """Replace `path` by a file that consists of `pieces`, as `write_file` does; they are never whole in memory."""
+    replace_file(path, pieces, mode)
+    sync_folder(path.parent)
+
+
+def replace_file(path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None:
+    """Replace `path` by a file that consists of `pieces`; after a power cut it may be the former one, never a half."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
@@ -114,7 +120,6 @@ def write_pieces(path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
 
 
 def line_up(path: Path, lines: Iterable[str]) -> None:

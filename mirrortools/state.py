@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS under_way (
 _LATEST_TABLE = "under_way"
 # What history keeps of one repository at one edge.
 MOST_SENDINGS: Final = 100
+# And of the runs of one repository.
+MOST_RUNS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,17 +240,29 @@ class State:
 
     def update(self, repo: str, **values: float | str | None) -> None:
         """Change fields of `RepositoryState`."""
+        with self._guarded():
+            self._change(repo, values)
+
+    def _change(self, repo: str, values: Mapping[str, float | str | None]) -> None:
         assignments = ", ".join(f"{name} = :{name}" for name in values)
         names = ", ".join(["repo", *values])
         places = ", ".join([":repo", *(f":{name}" for name in values)])
-        self._do(
+        self._db.execute(
             f"INSERT INTO repositories ({names}) VALUES ({places}) ON CONFLICT (repo) DO UPDATE SET {assignments}",  # noqa: S608  (names of fields, not values)
             {"repo": repo, **values},
         )
 
-    def add_run(self, run: Run) -> None:
-        """Add to the history."""
-        self._do(_insert("runs", asdict(run)), asdict(run))
+    def add_run(self, run: Run, **values: float | str | None) -> None:
+        """Add to the history, of which the latest runs are kept, and change fields of `RepositoryState`."""
+        with self._at_once():
+            if values:
+                self._change(run.repo, values)
+            self._db.execute(_insert("runs", asdict(run)), asdict(run))
+            self._db.execute(
+                "DELETE FROM runs WHERE repo = :repo AND id <= (SELECT id FROM runs"
+                " WHERE repo = :repo ORDER BY id DESC LIMIT 1 OFFSET :most)",
+                {"repo": run.repo, "most": MOST_RUNS},
+            )
 
     def runs(self, repo: str, most: int = 20) -> list[Run]:
         """The latest runs, newest first."""
@@ -256,15 +270,9 @@ class State:
 
     def delivered(self, contacts: Sequence[Contact], now: float) -> None:
         """Note how deliveries went, all at once; they are not under way any more."""
-        with self._guarded():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                for contact in contacts:
-                    self._note(contact, now)
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._at_once():
+            for contact in contacts:
+                self._note(contact, now)
 
     def _note(self, contact: Contact, now: float) -> None:
         values = {"edge": contact.edge, "repo": contact.repo, "now": now, "sent": contact.sent_bytes}
@@ -331,6 +339,19 @@ class State:
             self._db.execute(statement, values)
 
     @contextlib.contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """All or nothing, in one commit."""
+        with self._guarded():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
         with self._lock:
             try:
@@ -378,4 +399,6 @@ def _prepare(db: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
                 raise
             time.sleep(_LOOK_S)
+    # A power cut may cost the latest history, nothing else: nobody has to wait for the disk at every step of a run.
+    db.execute("PRAGMA synchronous=NORMAL")
     db.executescript(_SCHEMA)

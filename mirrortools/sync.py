@@ -147,6 +147,10 @@ class Call:
     standings: Standings = field(default_factory=Standings)
     stopped: threading.Event = field(default_factory=threading.Event)
 
+    def delivers(self, repository: RepositoryConfig) -> bool:
+        """Whether a repository is brought to any edge."""
+        return self.pool is not None and bool(self.wish.edges_of(repository))
+
     def stop(self) -> None:
         """Break off whatever is under way, in any thread."""
         self.stopped.set()
@@ -278,11 +282,12 @@ def _sync_and_deliver(repository: RepositoryConfig, enter: Enter, call: Call) ->
     if outcome is None:
         return None
     try:
-        if not isinstance(outcome.error, Locked):
-            _note_end(outcome, call.origin.state)
-            outcome = _deliver(repository, outcome, call)
+        end = {} if isinstance(outcome.error, Locked) else _end(outcome)
+        if end and call.delivers(repository):  # which may take long
+            call.origin.state.update(str(outcome.repo), **end)
+            outcome, end = _deliver(repository, outcome, call), {}
         outcome = replace(outcome, duration_s=time.time() - started_at)
-        call.origin.state.add_run(_history(outcome, started_at))
+        call.origin.state.add_run(_history(outcome, started_at), **end)
     except MirrorError as error:
         return replace(outcome, error=outcome.error or error)
     return outcome
@@ -457,22 +462,20 @@ class _Live:
 
     def nothing_lacks(self) -> None:
         """What upstream has is served here; it may have gone back to that."""
-        self._note(lacking_since=None)
+        if self.origin.state.repository(str(self._repo)).lacking_since is not None:
+            self._note(lacking_since=None)
 
     def published(self, rules: str) -> None:
         """All that upstream has is served here, by these rules."""
         self._note(rules=rules, published_at=time.time(), lacking_since=None, done_bytes=None, total_bytes=None)
 
 
-def _note_end(outcome: Outcome, state: State) -> None:
+def _end(outcome: Outcome) -> dict[str, float | str | None]:
+    """What the state keeps of a repository when it was brought in, or was not."""
     error = outcome.error
-    state.update(
-        str(outcome.repo),
-        status="failed" if error else "success",
-        error=str(error) if error else None,
-        error_status=error.exit_status if error else None,
-        **({} if error else {"checked_at": time.time()}),
-    )
+    if error:
+        return {"status": "failed", "error": str(error), "error_status": error.exit_status}
+    return {"status": "success", "error": None, "error_status": None, "checked_at": time.time()}
 
 
 def _history(outcome: Outcome, started_at: float) -> Run:

@@ -393,8 +393,6 @@ def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
 
 
 def _signed_of(document: Mapping[str, Any]) -> Signed:
-    from mirrortools.statements import Signed
-
     signed = Signed.from_json(document)
     _ = signed.statement  # it must be readable
     return signed

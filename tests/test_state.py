@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mirrortools.errors import NoSpace, StoreError
-from mirrortools.state import MOST_SENDINGS, Contact, RepositoryState, Run, Sending, State, UnderWay
+from mirrortools.state import MOST_RUNS, MOST_SENDINGS, Contact, RepositoryState, Run, Sending, State, UnderWay
 from tests.servers.process import program
 
 
@@ -47,6 +47,31 @@ def test_history_is_newest_first_and_limited(tmp_path: Path) -> None:
     latest = state.runs("acme/tiny", 2)
 
     assert [run.started_at for run in latest] == [4, 3]
+    state.close()
+
+
+def test_a_run_and_what_is_known_change_together(tmp_path: Path) -> None:
+    """In one step, so that a run that is broken off leaves neither alone; other fields stay."""
+    state = State(tmp_path)
+    state.update("acme/tiny", rules="r")
+    state.add_run(Run("acme/tiny", 1, 2, "success", changed=False), status="success", checked_at=2.0)
+    with pytest.raises(StoreError):
+        state.add_run(Run("acme/tiny", 3, 4, None, changed=False), status="failed")
+
+    assert state.repository("acme/tiny") == RepositoryState("acme/tiny", "success", "r", checked_at=2.0)
+    assert [run.started_at for run in state.runs("acme/tiny")] == [1]
+    state.close()
+
+
+def test_history_does_not_grow_for_ever(tmp_path: Path) -> None:
+    """The latest runs of each repository stay, also when another one is synced more often."""
+    state = State(tmp_path)
+    state.add_run(Run("acme/rare", 0, 0, "success", changed=False))
+    for number in range(MOST_RUNS + 5):
+        state.add_run(Run("acme/tiny", number, number, "success", changed=False))
+
+    assert [run.started_at for run in state.runs("acme/tiny", 999)] == list(range(MOST_RUNS + 4, 4, -1))
+    assert len(state.runs("acme/rare")) == 1
     state.close()
 
 
@@ -201,7 +226,7 @@ def _write_much(root: Path, number: int) -> None:
     state = State(root)
     for i in range(20):
         state.update(f"acme/r{i}", done_bytes=number)
-        state.add_run(Run("acme/all", number, i, "success", changed=False))
+        state.add_run(Run(f"acme/p{number}", number, i, "success", changed=False), rules=str(i))
     state.close()
 
 
@@ -217,7 +242,7 @@ def test_several_processes_open_and_write_at_once(tmp_path: Path, attempt: int) 
     state = State(tmp_path)
 
     assert [process.exitcode for process in processes] == [0] * 6
-    assert len(state.runs("acme/all", 1000)) == 120
+    assert [len(state.runs(f"acme/p{number}", 1000)) for number in range(6)] == [20] * 6
     state.close()
 
 
