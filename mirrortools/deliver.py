@@ -17,8 +17,9 @@ from typing import Any, Final, Self
 
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import LEAST_BYTES, Deltas
-from mirrortools.errand import Delivery, Errand, Meter, Progress, no_progress, understood
+from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, blob_items, no_progress, understood
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
+from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId, Revision
 from mirrortools.signing import Signer
@@ -116,6 +117,7 @@ class EdgeSession:
         self._session: Session | None = None
         self._failure: MirrorError | None = None
         self._held: dict[str, Held] = {}
+        self._known_signer: object = None
         self._turn = Lock()
 
     def deliver(self, publication: Publication, progress: Progress = no_progress) -> Delivery:
@@ -130,6 +132,18 @@ class EdgeSession:
                 self._give_up_if_unreachable(failure)
             self._used_s = self._clock()
             return meter.delivery(changed, error)
+
+    def foresee(self, publication: Publication) -> Foresight:
+        """Tell what a delivery would send, and why; nothing changes on the edge. Raises EdgeError, StoreError."""
+        with self._turn:
+            session = self._opened(publication.repo)
+            held = self._held_of(session, publication.repo)
+            blobs = publication.blobs
+            answer = session.ask({"ask": "have", "repo": publication.repo.path, "blobs": blob_items(blobs)})
+            with understood(self.edge.name):
+                holding = Holding.from_json(answer, blobs)
+            older = self._here.older(publication, held.parts)
+            return foreseen(self.edge.name, publication, holding, older, self._here.deltas)
 
     def ask(self, repo: RepoId, request: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the receiver about a repository. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
@@ -161,6 +175,7 @@ class EdgeSession:
 
     def _bring(self, publication: Publication, meter: Meter) -> bool:
         session = self._opened(publication.repo)
+        self._introduce(session)
         held = self._held_of(session, publication.repo)
         signed = self._here.signer.signed(publication, after=held.serial)
         parts = publication.digests()
@@ -200,14 +215,15 @@ class EdgeSession:
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")
         self._learn(answer)
-        self._introduce(session, answer.get("signer"))
+        self._known_signer = answer.get("signer")
 
-    def _introduce(self, session: Session, known: object) -> None:
+    def _introduce(self, session: Session) -> None:
         """Let the edge know the key that signs, when it knows none, or the former one."""
-        signer = self._here.signer.signer
+        known, signer = self._known_signer, self._here.signer.signer
         if known != signer:
             introduction = self._here.signer.introduce(known) if isinstance(known, str) else None
             session.ask({"ask": "trust", "signer": signer, "introduction": introduction})
+            self._known_signer = signer
 
     def _held_of(self, session: Session, repo: RepoId) -> Held:
         if repo.path not in self._held:

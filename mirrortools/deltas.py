@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Container, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -59,6 +59,29 @@ class Delta:
         return self.blob.size - self.fresh.size
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What `blob_bytes` are made of: so many new bytes, and pieces of an older blob, at other places when `shifted`."""
+
+    blob_bytes: int
+    new_bytes: int
+    shifted: bool
+    steps: tuple[Step, ...]
+
+    @property
+    def pays(self) -> bool:
+        """Whether sending the new bytes alone is worth the trouble."""
+        return self.new_bytes <= PAYS * self.blob_bytes and len(self.steps) <= _MOST_STEPS
+
+    @property
+    def reason(self) -> str:
+        """Why it travels as it does, for people."""
+        share = f"{100 * self.new_bytes / self.blob_bytes:.1f} %"
+        if not self.pays:
+            return f"{share} is new, so that a delta does not pay: whole"
+        return f"shifted data, {share} is new" if self.shifted else f"{share} changed"
+
+
 class Deltas:
     """The deltas of one run, each made once for all edges, in a folder that `close` removes. Thread-safe."""
 
@@ -66,20 +89,36 @@ class Deltas:
         self._store = Store(root)
         self._stage = root / "state" / "stage"
         self._folder: Path | None = None
+        self._compared: dict[tuple[Blob, Blob], Comparison] = {}
         self._made: dict[tuple[Blob, Blob], Delta | None] = {}
         self._lock = threading.Lock()
 
     def between(self, base: Blob, blob: Blob) -> Delta | None:
         """The delta from `base` to `blob`; None when the whole may as well travel. Raises StoreError, NoSpace."""
-        if min(base.size, blob.size) < LEAST_BYTES or not self._store.has(base):
+        if not self._may_have(base, blob):
             return None
-        with self._lock:
+        with self._lock, self._guarded():
             if (base, blob) not in self._made:
-                try:
-                    self._made[base, blob] = self._make(base, blob)
-                except OSError as error:
-                    raise write_error(self._stage, error) from error
+                compared = self._compare(base, blob)
+                self._made[base, blob] = self._written(base, blob, compared.steps) if compared.pays else None
             return self._made[base, blob]
+
+    def compared(self, base: Blob, blob: Blob) -> Comparison | None:
+        """What of `blob` is new against `base`; None when they are not compared. Raises StoreError, NoSpace."""
+        if not self._may_have(base, blob):
+            return None
+        with self._lock, self._guarded():
+            return self._compare(base, blob)
+
+    def _may_have(self, base: Blob, blob: Blob) -> bool:
+        return min(base.size, blob.size) >= LEAST_BYTES and self._store.has(base)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise write_error(self._stage, error) from error
 
     def most_alike(self, blob: Blob, others: Iterable[Blob]) -> Blob | None:
         """The one of `others` that has most segments in common with `blob`; None when none has a quarter of them."""
@@ -93,14 +132,13 @@ class Deltas:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _make(self, base: Blob, blob: Blob) -> Delta | None:
-        equal = equal_segments(self._hashes(base), self._hashes(blob))
-        with self._store.path(base).open("rb", buffering=0) as older, self._store.path(blob).open("rb") as newer:
-            steps = list(merged(find_steps(older.fileno(), newer.fileno(), base.size, blob.size, equal)))
-            new_bytes = sum(step.length for step in steps if step.is_new)
-            if new_bytes > PAYS * blob.size or len(steps) > _MOST_STEPS:
-                return None
-            return self._written(base, blob, newer.fileno(), steps)
+    def _compare(self, base: Blob, blob: Blob) -> Comparison:
+        if (base, blob) not in self._compared:
+            equal = equal_segments(self._hashes(base), self._hashes(blob))
+            with self._store.path(base).open("rb", buffering=0) as older, self._store.path(blob).open("rb") as newer:
+                found = find_steps(older.fileno(), newer.fileno(), base.size, blob.size, equal)
+                self._compared[base, blob] = _comparison(blob.size, tuple(merged(found)))
+        return self._compared[base, blob]
 
     def _hashes(self, blob: Blob) -> list[str]:
         with suppress(OSError, ValueError):
@@ -108,17 +146,17 @@ class Deltas:
             return read_hashes(document, Segments(blob.size)) or []
         return []
 
-    def _written(self, base: Blob, blob: Blob, newer: int, steps: list[Step]) -> Delta:
+    def _written(self, base: Blob, blob: Blob, steps: Iterable[Step]) -> Delta:
         """Write the new bytes of `blob` one after the other, and say where each is then."""
         if self._folder is None:
             make_folder(self._stage)
             self._folder = Path(tempfile.mkdtemp(prefix="deltas.", dir=self._stage))
         path = self._folder / f"{blob.digest}.fresh"
         placed, at = [], 0
-        with path.open("wb", buffering=0) as file:
+        with path.open("wb", buffering=0) as file, self._store.path(blob).open("rb", buffering=0) as newer:
             for step in steps:
                 if step.is_new:
-                    _copy(newer, file.fileno(), step.offset, step.length)
+                    _copy(newer.fileno(), file.fileno(), step.offset, step.length)
                     placed.append(Step(True, at, step.length))
                     at += step.length
                 else:
@@ -128,6 +166,15 @@ class Deltas:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         return Delta(blob, base, fresh, self._folder, tuple(placed))
+
+
+def _comparison(blob_bytes: int, steps: tuple[Step, ...]) -> Comparison:
+    at, new_bytes, shifted = 0, 0, False
+    for step in steps:
+        new_bytes += step.length if step.is_new else 0
+        shifted = shifted or (not step.is_new and step.offset != at)
+        at += step.length
+    return Comparison(blob_bytes, new_bytes, shifted, steps)
 
 
 def equal_segments(older: list[str], newer: list[str]) -> frozenset[int]:

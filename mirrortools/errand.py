@@ -248,8 +248,7 @@ class Errand:
         self.meter.batch_done(self.session.send(batch).bytes_on_wire)
 
     def _request(self, ask: str, blobs: Iterable[Blob]) -> dict[str, Any]:
-        items = [[blob.algorithm, blob.digest, blob.size] for blob in sorted(blobs)]
-        return {"ask": ask, "repo": self.publication.repo.path, "blobs": items}
+        return {"ask": ask, "repo": self.publication.repo.path, "blobs": blob_items(blobs)}
 
 
 class _Pinger:
@@ -273,6 +272,11 @@ class _Pinger:
         if time.monotonic() - self._pinged_s > PING_INTERVAL_S:
             self._pinged_s = time.monotonic()
             self._session.ask({"ask": "ping"})
+
+
+def blob_items(blobs: Iterable[Blob]) -> list[list[Any]]:
+    """Blobs as they travel, in a stable order."""
+    return [[blob.algorithm, blob.digest, blob.size] for blob in sorted(blobs)]
 
 
 @contextmanager

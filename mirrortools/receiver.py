@@ -9,9 +9,9 @@ our own modules alone, and it writes nothing outside its root:
     state/keys/signer                               the public key of the origin that is believed
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
-repository's lock), `patch` (makes a blob out of an older one), `adopt`, `publish` (what the origin has signed; lets go
-of the lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here;
-`describe` hashes pieces for metalinks.
+repository's lock; `have` asks the same and changes nothing), `patch` (makes a blob out of an older one), `adopt`,
+`publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while rsync works; `audit`,
+`links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
 Every request is checked here, because the key that sent it may be stolen.
 """
 
@@ -69,6 +69,7 @@ class Receiver:
             "hello": self._hello,
             "trust": self._believe,
             "state": self._state,
+            "have": self._have,
             "begin": self._begin,
             "patch": self._patch,
             "adopt": self._adopt,
@@ -155,8 +156,20 @@ class Receiver:
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
         _drop_strangers(incoming, {blob.digest for blob in missing})
+        for blob in missing:
+            if _arrived_bytes(incoming, blob) is None:
+                _remove(incoming / blob.digest)
+        return self._lacks(incoming, missing)
+
+    def _have(self, request: Request) -> Answer:
+        """Say what `begin` would say, without a lock, and without a change."""
+        with _refused_when_malformed():
+            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
+        return self._lacks(self.root / _incoming_of(repo), self._store.missing(blobs))
+
+    def _lacks(self, incoming: Path, missing: Sequence[Blob]) -> Answer:
         return {
-            "missing": [[b.algorithm, b.digest, b.size, _arrived_bytes(incoming, b)] for b in missing],
+            "missing": [[b.algorithm, b.digest, b.size, _arrived_bytes(incoming, b) or 0] for b in missing],
             "folder": incoming.relative_to(self.root).as_posix(),
             "free_bytes": self._free_bytes(),
         }
@@ -280,7 +293,7 @@ class Receiver:
 
     def _incoming(self, repo: RepoId) -> Path:
         """The folder in which a repository's blobs arrive; it exists, and no symlink leads out of it."""
-        relative = Path("state", "incoming", quote_ref(repo.path))
+        relative = _incoming_of(repo)
         make_folder(self.root / relative)
         if (self.root / relative).resolve() != self.root.resolve() / relative:
             raise EdgeRefused(f"{self.root / relative}: a symlink leads away from it; make it a real folder")
@@ -337,17 +350,20 @@ def _drop_strangers(folder: Path, wanted: set[str]) -> None:
             _remove(path)
 
 
-def _arrived_bytes(folder: Path, blob: Blob) -> int:
-    """How much of a blob came in an earlier, broken delivery; what cannot be continued is removed."""
-    path = folder / blob.digest
+def _incoming_of(repo: RepoId) -> Path:
+    """Where a repository's blobs arrive, below the root."""
+    return Path("state", "incoming", quote_ref(repo.path))
+
+
+def _arrived_bytes(folder: Path, blob: Blob) -> int | None:
+    """How much of a blob came in an earlier, broken delivery; None for what cannot be continued."""
     try:
-        status = path.lstat()
+        status = (folder / blob.digest).lstat()
     except FileNotFoundError:
         return 0
     if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= blob.size:
         return status.st_size
-    _remove(path)
-    return 0
+    return None
 
 
 def _shape_problem(path: Path, blob: Blob) -> str | None:

@@ -90,13 +90,24 @@ def sync(
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
+@click.option("--dry-run", is_flag=True, help="Ask the edges, and tell what would go to each of them, and why.")
 @_delivering
 @choosing
-def deliver(invocation: Invocation, as_json: bool, edges: tuple[str, ...], choice: Choice) -> int:
+def deliver(
+    invocation: Invocation, as_json: bool, edges: tuple[str, ...], choice: Choice, dry_run: bool = False
+) -> int:
     """Bring what is published here to the edges, without asking any source.
 
     Each edge says what it has; what it lacks is sent, hashed there, and published there.
     """
+    if dry_run:
+        from mirrortools.cli.outlook import report
+        from mirrortools.outlook import foresee
+
+        invocation.when_stopped = "nothing was changed"
+        return report(
+            foresee(choice.of(invocation.config), invocation.config, _checked(edges, invocation.config)), as_json
+        )
     invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(edges, invocation.config))
     chosen = choice.of(invocation.config)

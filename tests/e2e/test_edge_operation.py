@@ -131,3 +131,33 @@ def _read_all(descriptor: int, into: list[bytes]) -> None:
             into.append(data)
     except OSError:
         return
+
+
+def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> None:
+    """Whole, delta and held bytes of an edge that has the former revision, and of one that has nothing; no change."""
+    older = noise(8 * MIB, 1)
+    site.edge("bj1")
+    site.model(REPO, model=older, config=b"{}", other=noise(2 * MIB, 3))
+    site.run("sync", "--all")
+    shifted = older[: 2 * MIB] + noise(1000, 2) + older[2 * MIB :]
+    site.model(REPO, model=shifted, config=b'{"new": 1}', other=noise(2 * MIB, 4))
+    site.run("sync", "--all", "--no-deliver")
+    site.edge("bj2")
+    before = sorted(path.relative_to(site.edges) for path in site.edges.rglob("*"))
+    old, new = site.run("deliver", "--all", "--dry-run", "--json").json
+    told = site.run("deliver", "--all", "--dry-run", "--edge", "bj1").stdout
+    after = sorted(path.relative_to(site.edges) for path in site.edges.rglob("*"))
+    reasons = {file["path"]: (file["how"], file["reason"]) for file in old["files"]}
+    delivered = site.run("deliver", "--all", "--edge", "bj1", "--json").json[0]["deliveries"][0]
+    nothing = site.run("deliver", "--all", "--dry-run", "--edge", "bj1").stdout
+
+    assert reasons["model.safetensors"][0] == "delta"
+    assert "shifted data, " in reasons["model.safetensors"][1]
+    assert "100.0 % is new, so that a delta does not pay: whole" in reasons["other.json"][1]
+    assert reasons["config.json"] == ("whole", "too small for a delta")
+    assert {file["reason"] for file in new["files"] if file["size_bytes"] > MIB} == {"the edge has nothing like it"}
+    assert old["delta_bytes"] < MIB < 2 * MIB < old["whole_bytes"] < 3 * MIB
+    assert "model.safetensors  (shifted data" in told
+    assert [path for path in after if path not in before] == [Path("bj2")]
+    assert delivered["planned_bytes"] == old["send_bytes"]
+    assert "holds all " in nothing

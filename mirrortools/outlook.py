@@ -1,0 +1,46 @@
+"""What deliveries would send to edges, asked of the edges themselves; nothing is changed anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from mirrortools.config import Config, RepositoryConfig
+from mirrortools.deliver import EdgePool
+from mirrortools.errors import MirrorError, StoreError
+from mirrortools.foresight import Foresight
+from mirrortools.model import Publication
+from mirrortools.resolve import Place
+from mirrortools.tree import Tree
+from mirrortools.upstreams import GitMirror
+
+
+def foresee(
+    repositories: Sequence[RepositoryConfig], config: Config, only: Iterable[str] | None = None
+) -> Iterator[Foresight]:
+    """Tell it for each repository and each of its edges, or `only` these; one that fails holds no other."""
+    allowed = set(config.edges if only is None else only)
+    with EdgePool(config.edges, config.root, [known.repo for known in repositories]) as pool:
+        for repository in repositories:
+            edges = [name for name in repository.edges if name in allowed]
+            try:
+                publication = _published(repository, config)
+            except MirrorError as error:
+                yield from (Foresight(name, repository.repo, error=error) for name in edges)
+                continue
+            for name in edges:
+                yield _foreseen(pool, name, publication)
+
+
+def _foreseen(pool: EdgePool, edge: str, publication: Publication) -> Foresight:
+    try:
+        return pool.session(edge).foresee(publication)
+    except MirrorError as error:
+        return Foresight(edge, publication.repo, error=error)
+
+
+def _published(repository: RepositoryConfig, config: Config) -> Publication:
+    mirror = GitMirror(config.root / "state" / "git" / f"{repository.repo.path}.git")
+    publication = Place(repository, mirror, Tree(config.root)).published()
+    if publication is None:
+        raise StoreError(f"{repository.repo}: nothing is published yet; run `mirrortool sync` first")
+    return publication
