@@ -164,6 +164,7 @@ class EdgeExaminer:
 
     def examine(self, publication: Publication) -> Examined:
         """Have it hash the blobs that it should have, and compare its links. Raises EdgeError."""
+        publication = self.session.share(publication)
         repo, blobs = publication.repo, _part(publication, self.how)
         stale = _staleness(publication, self.session)
         bad: dict[Blob, str] = {}
@@ -204,6 +205,7 @@ class Prover:
 
     def examine(self, publication: Publication) -> Examined:
         """Ask for proofs. Raises EdgeError."""
+        publication = self.session.share(publication)
         samples = choose_samples(sorted(publication.blobs), self.samples, self.choose)
         nonce = secrets.token_hex(16)
         stale = _staleness(publication, self.session)

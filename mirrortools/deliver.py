@@ -22,6 +22,7 @@ from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId, Revision
+from mirrortools.share import share_name, share_of
 from mirrortools.signing import Signer
 from mirrortools.statements import Signed
 from mirrortools.store import Store
@@ -120,8 +121,13 @@ class EdgeSession:
         self._known_signer: object = None
         self._turn = Lock()
 
+    def share(self, publication: Publication) -> Publication:
+        """What of a publication this edge is to show."""
+        return share_of(publication, self.edge)
+
     def deliver(self, publication: Publication, progress: Progress = no_progress) -> Delivery:
-        """Bring one repository to the edge; what fails is in the answer."""
+        """Bring one repository, or the edge's share of it, to the edge; what fails is in the answer."""
+        publication = self.share(publication)
         with self._turn:
             meter = Meter(self.edge.name, publication.repo, progress)
             changed, error = False, None
@@ -135,6 +141,7 @@ class EdgeSession:
 
     def foresee(self, publication: Publication) -> Foresight:
         """Tell what a delivery would send, and why; nothing changes on the edge. Raises EdgeError, StoreError."""
+        publication = self.share(publication)
         with self._turn:
             session = self._opened(publication.repo)
             held = self._held_of(session, publication.repo)
@@ -177,8 +184,7 @@ class EdgeSession:
         session = self._opened(publication.repo)
         self._introduce(session)
         held = self._held_of(session, publication.repo)
-        signed = self._here.signer.signed(publication, after=held.serial)
-        parts = publication.digests()
+        signed, parts = self._signed(publication, held)
         if held.shows(parts, signed):
             return False
         older = self._here.older(publication, held.parts)
@@ -186,6 +192,18 @@ class EdgeSession:
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
+
+    def _signed(self, publication: Publication, held: Held) -> tuple[Signed, dict[str, str]]:
+        """The statement for what this edge shows, and its parts.
+
+        An edge whose rules have changed may show another share by a statement with the same number, made in the same
+        second; the new one has to be above it.
+        """
+        signer, parts, name = self._here.signer, publication.digests(), share_name(self.edge)
+        signed = signer.signed(publication, held.serial, name)
+        if held.parts and signed.statement.serial == held.serial and not held.shows(parts, signed):
+            signed = signer.signed(publication, held.serial + 1, name)
+        return signed, parts
 
     def _opened(self, repo: RepoId) -> Session:
         if self._failure:

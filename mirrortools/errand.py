@@ -6,21 +6,18 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import Delta, Deltas
-from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace, StoreError, UpstreamError
+from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, StoreError, UpstreamError
 from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.room import Need, check_disk, check_quota
 from mirrortools.statements import Signed
 from mirrortools.store import Store, hash_file
-from mirrortools.text import size
 from mirrortools.transports import Batch, Session
 
 PING_INTERVAL_S: Final = 60
-# Room for what publishing writes besides the blobs: links, folders and API answers of a revision.
-_BYTES_PER_BLOB: Final = 8192
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
 
 Progress = Callable[[str, RepoId, int, int], None]
@@ -81,16 +78,6 @@ class Holding:
     def bytes_planned(self) -> int:
         """How much must be sent."""
         return sum(blob.size - have for blob, have in self.lacking.items())
-
-
-def check_space(edge: str, root: Path, holding: Holding) -> None:
-    """Refuse a delivery that would fill an edge's disk. Raises NoSpace."""
-    needed = holding.bytes_planned + _BYTES_PER_BLOB * len(holding.lacking)
-    if needed > holding.free_bytes:
-        raise NoSpace(
-            f"edge {edge}: {size(needed)} are needed and {size(holding.free_bytes)} are free in {root}; "
-            "free some space there, or give the edge fewer repositories"
-        )
 
 
 class Meter:
@@ -155,7 +142,7 @@ class Errand:
         what is new travels alone.
         """
         holding = self._begin()
-        check_space(self.edge.name, self.edge.root, holding)
+        self._check_room(holding)
         self._check_present(holding)
         deltas = self._deltas(holding)
         saved_bytes = sum(delta.saved_bytes for delta in deltas)
@@ -176,6 +163,18 @@ class Errand:
         document = self.publication.to_json(held)
         answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
         return bool(answer.get("changed"))
+
+    def _check_room(self, holding: Holding) -> None:
+        """Refuse before the first byte what the edge has no room for. Raises NoSpace, EdgeError."""
+        blob_bytes = sum(blob.size for blob in holding.lacking)
+        arrived_bytes = blob_bytes - holding.bytes_planned
+        need = Need(self.publication.repo, len(holding.lacking), blob_bytes, arrived_bytes)
+        check_disk(self.edge, need, holding.free_bytes)
+        if self.edge.quota_bytes is not None and need.blobs:
+            answer = self.session.ask({"ask": "usage"})
+            with understood(self.edge.name):
+                used_bytes = int(answer["used_bytes"])
+            check_quota(self.edge, need, used_bytes)
 
     def _check_own(self, bad: Iterable[Blob]) -> None:
         """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""

@@ -90,9 +90,16 @@ class IntegrityError(MirrorError):
 
 
 class NoSpace(MirrorError):  # noqa: N818
-    """The disk is, or would become, too full."""
+    """The disk is, or would become, too full.
+
+    `needed_bytes` is what would not have fit, 0 where that is not known.
+    """
 
     exit_status = 30
+
+    def __init__(self, message: str, needed_bytes: int = 0) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
 
 
 class Locked(MirrorError):  # noqa: N818

@@ -9,9 +9,9 @@ our own modules alone, and it writes nothing outside its root:
     state/keys/signer                               the public key of the origin that is believed
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
-repository's lock; `have` asks the same and changes nothing), `patch` (makes a blob out of an older one), `adopt`,
-`publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while rsync works; `audit`,
-`links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
+repository's lock; `have` asks the same and changes nothing), `usage` (what all blobs take), `patch` (makes a blob out
+of an older one), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while
+rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
 Every request is checked here, because the key that sent it may be stolen.
 """
 
@@ -25,6 +25,7 @@ import select
 import shutil
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -64,12 +65,15 @@ class Receiver:
         self._audit = Audit(root)
         self._clock = clock
         self._caller = ""
+        self._used: int | None = None
+        self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
             "trust": self._believe,
             "state": self._state,
             "have": self._have,
+            "usage": lambda _: {"used_bytes": self._used_bytes()},
             "begin": self._begin,
             "patch": self._patch,
             "adopt": self._adopt,
@@ -198,6 +202,7 @@ class Receiver:
             except IntegrityError as error:
                 problem = str(error)
             else:
+                self._count(blob)
                 return None
         _remove(path)
         return problem
@@ -302,6 +307,18 @@ class Receiver:
     def _require_begun(self, repo: RepoId) -> None:
         if self._lock is None or self._lock.repo != repo:
             raise EdgeRefused(f"{repo}: asked for without a begin")
+
+    def _used_bytes(self) -> int:
+        """What the blobs here take; walked through once a call, and counted from then on."""
+        with self._used_lock:
+            if self._used is None:
+                self._used = self._store.used_bytes()
+            return self._used
+
+    def _count(self, blob: Blob) -> None:
+        with self._used_lock:
+            if self._used is not None:
+                self._used += blob.size
 
     def _free_bytes(self) -> int:
         disk = os.statvfs(self.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 import time
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from mirrortools.files import make_folder
-from mirrortools.model import Publication
+from mirrortools.errors import HostileTree
+from mirrortools.files import make_folder, write_json
+from mirrortools.model import Publication, RepoId, quote_ref
 from mirrortools.signatures import KEYS, STATEMENTS, make_key, public_key, sign
 from mirrortools.statements import Signed, Statement, is_good_for, next_statement
 from mirrortools.store import write_error
@@ -27,6 +29,7 @@ class Signer:
 
     def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = root / "state" / "keys"
+        self._shares = root / "state" / "statements"
         self._tree = Tree(root)
         self._clock = clock
         self._turn = threading.Lock()
@@ -43,24 +46,41 @@ class Signer:
         with self._turn:
             return self._own()
 
-    def signed(self, publication: Publication, after: int = 0) -> Signed:
+    def signed(self, publication: Publication, after: int = 0, share: str = "") -> Signed:
         """A statement of this publication, its serial at least `after`: the last one while it is good, or a new one.
 
-        A new one lies in the tree before it is given. Raises StoreError, NoSpace.
+        A new one lies in the tree before it is given; one of the `share` of a name, which is not served here, beside it
+        in the state. Raises StoreError, NoSpace.
         """
         with self._turn, self._alone():
-            last = self._tree.statement(publication.repo)
+            last = self._share(publication.repo, share) if share else self._tree.statement(publication.repo)
             parts, now_s = publication.digests(), self._clock()
             if last and last.statement.serial >= after and is_good_for(last.statement, parts, now_s):
                 return last
             above = max(after, last.statement.serial if last else 0)
-            return self._sign(next_statement(publication.repo, parts, above, int(now_s)))
+            return self._sign(next_statement(publication.repo, parts, above, int(now_s)), share)
 
-    def _sign(self, statement: Statement) -> Signed:
+    def _sign(self, statement: Statement, share: str) -> Signed:
         self._own()
         signed = Signed(statement.text, sign(self.key, STATEMENTS, statement.text))
-        self._tree.publish_statement(statement.repo, signed)
+        if share:
+            path = self._share_path(statement.repo, share)
+            make_folder(path.parent)
+            write_json(path, signed.to_json())
+        else:
+            self._tree.publish_statement(statement.repo, signed)
         return signed
+
+    def _share(self, repo: RepoId, share: str) -> Signed | None:
+        """What was said last of a share; None when nothing was, or the record is damaged."""
+        try:
+            signed = Signed.from_json(json.loads(self._share_path(repo, share).read_bytes()))
+            return signed if signed.statement.repo == repo else None
+        except (OSError, ValueError, HostileTree):
+            return None
+
+    def _share_path(self, repo: RepoId, share: str) -> Path:
+        return self._shares / f"{quote_ref(repo.path)}.{share}.json"
 
     def introduce(self, known: str) -> str | None:
         """The former key's signature of the present one, when `known` is the former one; None when it is not.

@@ -40,6 +40,13 @@ class Store:
         except FileNotFoundError:
             return False
 
+    def used_bytes(self) -> int:
+        """The size of all blobs that are here. It walks through them all."""
+        kinds = (self.public / "blobs" / kind for kind in ("sha256", "git"))
+        return sum(
+            os.lstat(f"{top}/{name}").st_size for kind in kinds for top, _, names in os.walk(kind) for name in names
+        )
+
     def missing(self, blobs: Iterable[Blob]) -> list[Blob]:
         """The blobs that are not here, in a stable order."""
         return sorted(blob for blob in set(blobs) if not self.has(blob))

@@ -240,7 +240,7 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     tally = Tally()
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
-        for repository in repositories:
+        for repository in _delivery_order(repositories, origin, wish):
             outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool, _places(origin)))
             tally.add(outcome)
             watch.ended(outcome)
@@ -250,6 +250,15 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
 def _places(origin: Origin) -> Places:
     """The places for connections that all fetches of a run share."""
     return Places(origin.config.max_parallel or MOST_PLACES)
+
+
+def _delivery_order(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish) -> Sequence[RepositoryConfig]:
+    """As configured; hot ones first, then the newest, when an edge has a quota that may not be enough for all."""
+    edges = {name for repository in repositories for name in wish.edges_of(repository)}
+    if all(origin.config.edge(name).quota_bytes is None for name in edges):
+        return repositories
+    published = {known.repo: origin.state.repository(str(known.repo)).published_at or 0.0 for known in repositories}
+    return sorted(repositories, key=lambda known: (not known.hot, -published[known.repo]))
 
 
 @contextmanager

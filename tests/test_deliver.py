@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mirrortools.deliver import EdgeSession
-from mirrortools.errand import Holding, check_space
-from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, NoSpace, StoreError
-from mirrortools.model import Blob, Publication
+from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
+from mirrortools.model import Publication
 from mirrortools.signatures import KEYS, check_signature
 from mirrortools.signing import Signer
 from mirrortools.statements import Signed
@@ -261,20 +258,3 @@ def test_an_edge_cannot_ask_for_other_blobs_again(shown: Publication, tmp_path: 
 
     assert isinstance(delivery.error, EdgeRefused)
     assert len(edge.sent) == 1
-
-
-sizes = st.integers(0, 1 << 40)
-
-
-@given(sizes, sizes, sizes)
-def test_a_delivery_that_would_fill_the_disk_is_refused(size: int, have: int, free: int) -> None:
-    """What is there already is not counted; what is sent must fit, with room for links and answers."""
-    have = min(size, have)
-    holding = Holding({Blob("sha256", "a" * 64, size): have}, "state/incoming/x", free)
-    try:
-        check_space("bj1", Path("/srv"), holding)
-    except NoSpace as error:
-        assert size - have + 8192 > free
-        assert "bj1" in str(error)  # noqa: PT017
-    else:
-        assert size - have + 8192 <= free

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from mirrortools.errors import Locked, MirrorError, StoreError
+from mirrortools.errors import Locked, MirrorError, NoSpace, StoreError
 from mirrortools.model import RepoId
 from mirrortools.outgoing import EdgeTally
 from mirrortools.text import count, size, span
@@ -18,6 +18,7 @@ def edge_table(edges: Collection[EdgeTally]) -> list[str]:
     """A line for each edge where something happened, one for all others; nothing when there are no edges."""
     busy = [tally for tally in edges if tally.is_remarkable]
     lines = _aligned([_HEAD, *map(_row, busy)]) if busy else []
+    lines += [line for tally in busy for line in _left_out(tally)]
     lines += [f"next, edge {tally.edge}: {next_command(tally)}" for tally in busy if tally.failures]
     idle = [tally.edge for tally in edges if not tally.is_remarkable]
     if idle and busy:
@@ -34,6 +35,15 @@ def _row(tally: EdgeTally) -> tuple[str, ...]:
     rate = f"{size(round(tally.rate_bytes_s))}/s" if tally.sent_bytes else "-"
     wanted = size(tally.wanted_bytes) if tally.wanted_bytes else "-"
     return (tally.edge, result, done, size(tally.sent_bytes), wanted, rate, span(tally.duration_s))
+
+
+def _left_out(tally: EdgeTally) -> list[str]:
+    """What did not fit on an edge, and how much room it would need."""
+    lacking = {repo: e.needed_bytes for repo, e in tally.failures.items() if isinstance(e, NoSpace) and e.needed_bytes}
+    if not lacking:
+        return []
+    named = ", ".join(f"{repo} ({size(needed)})" for repo, needed in lacking.items())
+    return [f"left out, edge {tally.edge}: {named}; {size(sum(lacking.values()))} in all"]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Generic, TypeVar
@@ -110,7 +111,8 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
     source = _source(levels, usual_rate)
     if source is None:
         return None
-    edges = _edges(form.edges, part.edges, main.form.edges)
+    named = _edges(form.edges, part.edges, main.form.edges)
+    edges = tuple(name for name in named if name not in main.form.edges or _takes(main.form.edges[name], form.repo))
     return RepositoryConfig(
         repo=RepoId.parse(form.repo),
         job=part.name,
@@ -131,9 +133,19 @@ def _edges(*levels: Iterable[str] | None) -> tuple[str, ...]:
     return next((tuple(dict.fromkeys(names)) for names in levels if names is not None), ())
 
 
+def _takes(edge: EdgeForm, repo: str) -> bool:
+    """Whether an edge may have a repository by its own rules, which count above those of jobs."""
+    wanted = any(fnmatchcase(repo, pattern) for pattern in edge.repositories)
+    return wanted and not any(fnmatchcase(repo, pattern) for pattern in edge.exclude_repositories)
+
+
 def _mirrors(edges: Iterable[str], main: MainForm) -> tuple[str, ...]:
-    """Where clients reach a repository: its edges in their order, then this host. Unknown edges are told elsewhere."""
-    urls = [main.edges[name].http for name in edges if name in main.edges]
+    """Where clients reach all of a repository: its edges in their order, then this host.
+
+    Edges with a part of the files are no such place. Unknown edges are told elsewhere.
+    """
+    known = [main.edges[name] for name in edges if name in main.edges]
+    urls = [edge.http for edge in known if edge.include == ("*",) and not edge.exclude]
     return tuple(dict.fromkeys(url for url in (*urls, main.http) if url))
 
 
@@ -169,6 +181,12 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         known_hosts=_path(main, form.known_hosts),
         listen=form.listen or main.form.listen,
         rate_limit_bytes_s=form.rate_limit,
+        repositories=form.repositories,
+        exclude_repositories=form.exclude_repositories,
+        include=form.include,
+        exclude=form.exclude,
+        quota_bytes=form.quota,
+        min_free_bytes=form.min_free,
     )
 
 

@@ -43,7 +43,8 @@ class Source:
 class EdgeConfig:
     """A host that serves a copy: `url` is `ssh://user@host:port/root` or `file:///root`.
 
-    `http` is where clients reach it; None for files means what ssh uses by itself.
+    `http` is where clients reach it; None for files means what ssh uses by itself. `repositories` and
+    `exclude_repositories` are fnmatch patterns of names, `include` and `exclude` of paths, as a repository has them.
     """
 
     name: str
@@ -53,6 +54,17 @@ class EdgeConfig:
     known_hosts: Path | None
     listen: str
     rate_limit_bytes_s: int | None = None
+    repositories: tuple[str, ...] = ("*",)
+    exclude_repositories: tuple[str, ...] = ()
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+    quota_bytes: int | None = None
+    min_free_bytes: int = 0
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it may have a part of a repository's files only."""
+        return self.include != ("*",) or bool(self.exclude)
 
     @property
     def scheme(self) -> str:

@@ -326,6 +326,33 @@ class EdgeForm(_Form):
     rate_limit: Rate | None = Field(
         default=None, description="The most that a delivery to this edge may send.", examples=["100Mbit"]
     )
+    repositories: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
+        default=("*",),
+        description="fnmatch patterns of the repositories that this edge may have (org/name, datasets/org/name).",
+        examples=[["Qwen/*", "datasets/squad"]],
+    )
+    exclude_repositories: Patterns = Field(
+        default=(), description="fnmatch patterns of repositories that it never gets.", examples=[["*/*-72B*"]]
+    )
+    include: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
+        default=("*",),
+        description="fnmatch patterns of the files that it gets of each repository; it then lists no others.",
+        examples=[["*.safetensors", "*.json"]],
+    )
+    exclude: Patterns = Field(
+        default=(), description="fnmatch patterns of the files that it does not get.", examples=[["*.bin"]]
+    )
+    quota: Size | None = Field(
+        default=None,
+        description="The most that it may hold. A repository that would go beyond it is left out; hot ones come first, "
+        "then the newest.",
+        examples=["500GiB"],
+    )
+    min_free: Size = Field(
+        default=DEFAULT_MIN_FREE_BYTES,
+        description="Disk space that a delivery always leaves free there.",
+        examples=["10GiB"],
+    )
 
 
 class JobForm(SourcesForm):

@@ -84,6 +84,12 @@ def _edge(edge: EdgeConfig) -> Document:
         "known_hosts": _text(edge.known_hosts),
         "listen": edge.listen,
         "rate_limit": edge.rate_limit_bytes_s and format_rate(edge.rate_limit_bytes_s),
+        "repositories": list(edge.repositories),
+        "exclude_repositories": list(edge.exclude_repositories),
+        "include": list(edge.include),
+        "exclude": list(edge.exclude),
+        "quota": None if edge.quota_bytes is None else format_size(edge.quota_bytes),
+        "min_free": format_size(edge.min_free_bytes),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.delivery import noise
-from tests.mirror import Mirror
+from tests.mirror import Mirror, served
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
@@ -161,3 +162,60 @@ def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> 
     assert [path for path in after if path not in before] == [Path("bj2")]
     assert delivered["planned_bytes"] == old["send_bytes"]
     assert "holds all " in nothing
+
+
+def test_an_edge_with_rules_of_its_own_is_kept_so(site: Site) -> None:
+    """It lists just what it has, in the Hub's answers too; another edge has it all; both are up to date at once."""
+    site.edge("all")
+    site.edge("part", repositories=["acme/*"], exclude=["other.json"])
+    site.model(REPO, model=noise(MIB, 1), config=b"{}", other=noise(2 * MIB, 2))
+    site.model("elsewhere/big", model=noise(MIB, 3))
+    first = {known["repo"]: known for known in site.run("sync", "--all", "--json").json}
+    again = site.run("deliver", "--all", "--json").json
+    checked = site.run("check", "--all", "--edge", "part", "--edge", "all", "--json")
+    proved = site.run("edge", "audit", "--all")
+    meta = site.edges / "part" / "public" / "models" / REPO / "meta"
+    [info] = [json.loads(path.read_bytes()) for path in meta.glob("*/info.json")]
+
+    assert {d["edge"] for d in first["elsewhere/big"]["deliveries"]} == {"all"}
+    assert set(served(site.edges / "part", REPO)) == {".gitattributes", "config.json", "model.safetensors"}
+    assert set(served(site.edges / "all", REPO)) == {*served(site.edges / "part", REPO), "other.json"}
+    assert sorted(file["rfilename"] for file in info["siblings"]) == sorted(served(site.edges / "part", REPO))
+    assert [d["sent_bytes"] for known in again for d in known["deliveries"]] == [0, 0, 0]
+    assert (checked.status, proved.status) == (0, 0), (checked.stdout, proved.stdout)
+
+
+def test_rules_that_change_are_followed_at_the_next_delivery(site: Site) -> None:
+    """From all to a part and back, each time at once, though the statements are of one second."""
+    site.edge("e1")
+    site.model(REPO, model=noise(MIB, 1), other=b"{}")
+    site.run("sync", "--all")
+    names = [set(served(site.edges / "e1", REPO))]
+    for rules in ({"exclude": ["other.json"]}, {}, {"include": ["*.safetensors"]}):
+        site.edge("e1", **rules)
+        ended = site.run("deliver", "--all")
+        assert ended.status == 0, ended.stderr
+        names.append(set(served(site.edges / "e1", REPO)))
+
+    every = {".gitattributes", "other.json", "model.safetensors"}
+    assert names == [every, every - {"other.json"}, every, {"model.safetensors"}]
+
+
+def test_a_quota_is_kept_and_what_is_left_out_is_told(site: Site) -> None:
+    """Hot ones first, then the newest; the edge's own count decides; what it has stays served and follows refs."""
+    site.edge("small", quota="7MiB")
+    for name in ("old", "new", "hot"):
+        site.model(f"acme/{name}", model=noise(3 * MIB, len(name)) + name.encode())
+        site.run("sync", "--repo", f"acme/{name}", "--no-deliver")
+    site.job["repositories"][-1]["hot"] = True
+    full = site.fails("deliver", "--all")
+    held = [name for name in ("old", "new", "hot") if served(site.edges / "small", f"acme/{name}")]
+    site.edge("small", quota="20MiB")
+    raised = site.run("deliver", "--all")
+
+    assert full.status == 30
+    assert held == ["new", "hot"]
+    assert "acme/old is left out: its quota is 7.0 MiB, it holds 6.0 MiB, and 3.0 MiB more are needed" in full.stderr
+    assert "left out, edge small: acme/old (3.0 MiB)" in full.stdout
+    assert raised.status == 0
+    assert served(site.edges / "small", "acme/old")
