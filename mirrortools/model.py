@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from sys import intern
@@ -139,6 +139,7 @@ class Revision:
 class Manifest:
     """What a revision holds: path → entry. `committed_at` is the commit's time in Unix seconds.
 
+    `card` is what the origin made of its README for people to read: HTML that can do no harm, or None.
     Paths are checked here once for every caller. Raises HostileTree.
     """
 
@@ -147,6 +148,7 @@ class Manifest:
     committed_at: int
     title: str = ""
     filtered: bool = False
+    card: Blob | None = None
 
     def __post_init__(self) -> None:
         for path in self.files:
@@ -156,11 +158,13 @@ class Manifest:
     @property
     def blobs(self) -> frozenset[Blob]:
         """Every distinct blob of the revision."""
-        return frozenset(entry.blob for entry in self.files.values())
+        return frozenset(self.iter_blobs())
 
     def iter_blobs(self) -> Iterator[Blob]:
-        """The blob of every file; one that several files have comes several times."""
-        return (entry.blob for entry in self.files.values())
+        """The blob of every file, and the card; one that several files have comes several times."""
+        yield from (entry.blob for entry in self.files.values())
+        if self.card:
+            yield self.card
 
     @property
     def size_bytes(self) -> int:
@@ -188,6 +192,7 @@ class Manifest:
             "committed_at": self.committed_at,
             "title": self.title,
             "filtered": self.filtered,
+            **({"card": [self.card.algorithm, self.card.digest, self.card.size]} if self.card else {}),
         }
 
     def _rows(self) -> Iterator[tuple[str, list[Any]]]:
@@ -206,9 +211,15 @@ class Manifest:
             repo = RepoId.parse(document["repo"])
             revision = Revision(repo, document["commit"])
             committed_at, title = int(document["committed_at"]), str(document["title"])
-            return cls(revision, files, committed_at, title, bool(document["filtered"]))
+            card = _blob_of(document["card"]) if "card" in document else None
+            return cls(revision, files, committed_at, title, bool(document["filtered"]), card)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HostileTree(f"not a manifest: {error!r}") from error
+
+
+def _blob_of(item: Sequence[Any]) -> Blob:
+    algorithm, digest, size = item
+    return Blob(str(algorithm), str(digest), int(size))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirrortools.files import make_folder
@@ -28,7 +28,10 @@ class GitRefs:
 
 @dataclass(frozen=True, slots=True)
 class Press:
-    """Where one repository is published. `mirrors` are the base URLs of all hosts that will serve it."""
+    """Where one repository is published.
+
+    `mirrors` are the base URLs of all hosts that will serve it; `card` gives what is made of a README, in the store.
+    """
 
     repo: RepoId
     mirror: GitMirror
@@ -36,13 +39,15 @@ class Press:
     tree: Tree
     stage: Path
     mirrors: tuple[str, ...] = ()
+    card: Callable[[Manifest], Blob | None] = lambda _: None
 
     def publish(self, manifests: Mapping[str, Manifest], commits: Mapping[str, str], refs: GitRefs) -> Publication:
         """Make `commits` (full ref name → commit) visible, everything that they need first.
 
         Raises StoreError, NoSpace, and then every ref still names what it named before.
         """
-        publication = Publication(self.repo, commits, manifests, self.snapshot(refs), self.mirrors)
+        shown = {commit: replace(manifest, card=self.card(manifest)) for commit, manifest in manifests.items()}
+        publication = Publication(self.repo, commits, shown, self.snapshot(refs), self.mirrors)
         self.tree.publish(publication)
         return publication
 

@@ -68,6 +68,7 @@ class Receiver:
         self._used: int | None = None
         self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
+        self._has_news = False
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
             "trust": self._believe,
@@ -99,6 +100,13 @@ class Receiver:
         if self._lock:
             self._lock.close()
             self._lock = None
+
+    def end(self) -> None:
+        """Let go of everything, and bring the index up to date; one that cannot be written waits for the next news."""
+        self.close()
+        if self._has_news:
+            with contextlib.suppress(MirrorError):
+                self._tree.publish_index()
 
     def _answer(self, request: Request) -> Answer:
         name = request.get("ask")
@@ -245,6 +253,7 @@ class Receiver:
             raise EdgeRefused(f"{repo}: {len(missing)} blobs are not here, {missing[0]} among them")
         self._tree.publish_statement(repo, signed)  # before the refs, so that nothing older can follow
         changed = self._tree.publish(publication)
+        self._has_news |= changed or not self._tree.has_index
         shutil.rmtree(self._incoming(repo))
         self.close()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
@@ -416,7 +425,7 @@ def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> N
             # Where the next frame would begin is unknown now, so this is the last word.
             write(frame(refusal(error)))
         finally:
-            receiver.close()
+            receiver.end()
 
 
 def _alive(work: Future[Answer], write: Callable[[bytes], object]) -> Answer:

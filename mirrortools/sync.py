@@ -209,7 +209,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
     place = {known.repo: number for number, known in enumerate(repositories)}
     tally.remarkable.sort(key=lambda outcome: place[outcome.repo])
     if not wish.dry_run:
-        tally.error = _announce(origin)
+        tally.error = _announce(origin, news=tally.changed > 0)
     return tally
 
 
@@ -273,9 +273,11 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
         yield pool
 
 
-def _announce(origin: Origin) -> MirrorError | None:
+def _announce(origin: Origin, *, news: bool) -> MirrorError | None:
     """Tell the public what is served; gives what went wrong."""
     try:
+        if news or not origin.tree.has_index:
+            origin.tree.publish_index()
         announce(origin.config, origin.state, [*origin.tree.repositories()], origin.tree.refs, time.time())
     except MirrorError as error:
         return error
@@ -385,6 +387,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     if news.target is None:
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
+    from mirrortools.cards import Cards
     from mirrortools.publish import GitRefs, Press
     from mirrortools.pull import Pull
 
@@ -399,8 +402,9 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     pull.run(origin.store, progress)
-    stage, mirrors = origin.root / "state" / "stage", repository.mirrors
-    press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, mirrors)
+    stage = origin.root / "state" / "stage"
+    card = Cards.of(origin.store, stage, news.held).card
+    press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, repository.mirrors, card)
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
     return Outcome(place.repo, True, publication, plan, progress=progress, notes=news.notes, error=news.missing)

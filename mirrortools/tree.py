@@ -4,14 +4,16 @@ The only module that knows the served shape. Everything it writes is below `<roo
 
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
     <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…, SHA256SUMS,
-                                          revision.meta4, files/<path>.meta4
+                                          revision.meta4, files/<path>.meta4, page.html
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it
     <repo.path>/meta/mirrors.json         where else it is served
+    <repo.path>/meta/about.json           what the index says of it
     <repo.path>/meta[/<sha>]/rsync.list   what belongs to the repository, or to that revision, for rsync --files-from
     <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
     latest/<repo.path>                    symlink to the default branch's files, for rsyncd
+    .mirror/index.html, style.css         the index of all repositories, and how pages look
     .mirror/changes/<day>                 what was published when: the time and an rsync.list a line
 
 Only the standard library is used here, because the receiver runs this module on edges.
@@ -25,6 +27,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +42,7 @@ from mirrortools.files import (
     sync_contents,
     sync_folder,
     write_file,
+    write_pieces,
 )
 from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX, Linked, metalink
 from mirrortools.model import (
@@ -53,8 +57,10 @@ from mirrortools.model import (
     json_pieces,
     quote_ref,
 )
+from mirrortools.pages import STYLE_PATH, About, index, page
 from mirrortools.pieces import needs_pieces, read_pieces
 from mirrortools.statements import Signed
+from mirrortools.style import STYLE
 from mirrortools.sums import SUMS, parse_sums, sha256_sums, sums_line
 
 T = TypeVar("T")
@@ -63,6 +69,8 @@ T = TypeVar("T")
 LISTING = ".git"
 RSYNC_LIST = "rsync.list"
 LATEST = "latest"
+PAGE = "page.html"
+INDEX = ".mirror/index.html"
 CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
 _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs", "spaces"))
@@ -95,6 +103,7 @@ class Tree:
             self._publish_mirrors(repo, mirrors)
         if any(changed) or self.refs(repo) != publication.refs:  # in front, so that a kill cannot keep it secret
             self._point_latest(publication)
+            self._describe(publication)
             self.note_change(publication, new)
         changed.append(self.publish_refs(repo, publication.refs))
         return any(changed)
@@ -140,6 +149,7 @@ class Tree:
             _write_answers(stage / "meta", manifest)
             _write_sums(stage / "meta", manifest, self.public)
             _write_metalinks(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
+            _write_page(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
             _write_new(stage / "meta" / RSYNC_LIST, _of_revision(manifest))
             move_folder(stage / "files", folder / "commits" / commit)
             move_folder(stage / "meta", folder / "meta" / commit)
@@ -153,10 +163,13 @@ class Tree:
         commit = manifest.revision.commit
         meta = self._folder(manifest.revision.repo) / "meta" / commit
         with self._staging(commit) as stage:
-            if _says(meta / OF_REVISION, meta / SUMS, manifest, mirrors, self.public):
+            if (meta / PAGE).is_file() and _says(meta / OF_REVISION, meta / SUMS, manifest, mirrors, self.public):
                 return False
             (stage / "files").mkdir()
             _write_metalinks(stage, meta / SUMS, manifest, mirrors, self.public)
+            _write_page(stage, meta / SUMS, manifest, mirrors, self.public)
+            sync_contents([stage / PAGE])
+            move_file(stage / PAGE, meta / PAGE)
             move_folder(stage / "files", meta / "files")
             if mirrors:  # last: it tells whether all was written
                 sync_contents([stage / OF_REVISION])
@@ -175,6 +188,33 @@ class Tree:
     def _publish_mirrors(self, repo: RepoId, mirrors: Sequence[str]) -> None:
         with _writing(self._folder(repo) / "meta"):
             _replace(self._folder(repo) / "meta" / "mirrors.json", _json({"mirrors": list(mirrors)}))
+
+    def _describe(self, publication: Publication) -> None:
+        """Keep what the index will say of a repository."""
+        ref = _default_ref(publication)
+        commit = hubapi.short_refs(publication.refs)[ref] if ref else min(publication.manifests, default=None)
+        meta = self._folder(publication.repo) / "meta"
+        with _writing(meta):
+            if commit:
+                _replace(meta / "about.json", _json(About.of(publication.manifests[commit]).to_json()))
+
+    def publish_index(self) -> None:
+        """Write the page that lists all repositories, and the stylesheet. Raises StoreError, NoSpace."""
+        with _writing(self.public):
+            _replace(self.public / STYLE_PATH, STYLE.encode())
+            write_pieces(self.public / INDEX, map(str.encode, index(self._abouts())))
+
+    @property
+    def has_index(self) -> bool:
+        """Whether the index was ever written."""
+        return (self.public / INDEX).is_file()
+
+    def _abouts(self) -> Iterator[About]:
+        for repo in self.repositories():
+            with suppress(StoreError):
+                record = self._folder(repo) / "meta" / "about.json"
+                if about := _load(record, partial(About.from_json, repo)):
+                    yield about
 
     def publish_git(self, repo: RepoId, snapshot: GitSnapshot) -> bool:
         """Let `git clone` see `snapshot`, packs before refs; return whether anything changed.
@@ -455,7 +495,7 @@ def _of_repository(publication: Publication) -> Iterator[str]:
     """What a mirror needs of a repository besides its revisions."""
     path = publication.repo.path
     yield from (f"{blob.path}\n" for _, blob in sorted(publication.git.packs.items()))
-    names = ["git.json", "refs.json", RSYNC_LIST, *(["mirrors.json"] if publication.mirrors else [])]
+    names = ["git.json", "refs.json", "about.json", RSYNC_LIST, *(["mirrors.json"] if publication.mirrors else [])]
     yield from (f"{path}/meta/{name}\n" for name in names)
     yield f"{path}.git/\n{path}/refs/\n"
     if _default_ref(publication):
@@ -486,6 +526,12 @@ def _write_metalinks(stage: Path, sums: Path, manifest: Manifest, mirrors: Seque
             # Beside a file `x` there may be a folder `x.meta4`: what is in it stands in the revision's metalink alone.
             with suppress(FileExistsError, NotADirectoryError):
                 _write_new(stage / "files" / f"{file.path}{SUFFIX}", metalink(manifest, [file], mirrors))
+
+
+def _write_page(stage: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> None:
+    card = (public / manifest.card.path).read_text(encoding="utf-8") if manifest.card else None
+    with sums.open(encoding="utf-8", newline="\n") as file:
+        _write_new(stage / PAGE, page(manifest, parse_sums(file), card, metalinks=bool(mirrors)))
 
 
 def _says(written: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> bool:
