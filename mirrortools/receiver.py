@@ -32,8 +32,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
+import mirrortools
 from mirrortools.audit import Audit, Sample
-from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError
+from mirrortools.bounds import Bounds
+from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
@@ -55,15 +57,26 @@ Answer = dict[str, Any]
 
 
 class Receiver:
-    """One caller's conversation about one root. `hello` comes first; `adopt` and `publish` need a `begin`."""
+    """One caller's conversation about one root. `hello` comes first; `adopt` and `publish` need a `begin`.
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
+    `bounds` say how much may come; `installed_as` is the edge's name on the origin, where the receiver was installed.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        clock: Callable[[], float] = time.time,
+        bounds: Bounds = Bounds(),  # noqa: B008  (a frozen value)
+        installed_as: str | None = None,
+    ) -> None:
         self.root = root
         self._store = Store(root)
         self._tree = Tree(root)
         self._trust = Trust(root)
         self._audit = Audit(root)
         self._clock = clock
+        self._bounds = bounds
+        self._installed_as = installed_as
         self._caller = ""
         self._used: int | None = None
         self._used_lock = threading.Lock()
@@ -119,11 +132,14 @@ class Receiver:
     def _hello(self, request: Request) -> Answer:
         version = request.get("version")
         if version != PROTOCOL_VERSION:
-            raise EdgeRefused(f"the receiver speaks version {PROTOCOL_VERSION}, the origin {version!r}")
+            ours = f"the receiver {mirrortools.__version__} speaks version {PROTOCOL_VERSION}"
+            raise EdgeRefused(f"{ours}, the origin {version!r}{self._update()}")
         self._make_root()
         self._caller = f"{str(request.get('caller') or 'an origin without a name')[:100]!r}"
         return {
             "version": PROTOCOL_VERSION,
+            "receiver": mirrortools.__version__,
+            "installed": self._installed_as is not None,
             "host": platform.node(),
             "python": platform.python_version(),
             "rsync": rsync_version(),
@@ -164,6 +180,8 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self.close()
+        if why := self._bounds.objection(self.root):
+            raise NoSpace(why)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
@@ -231,6 +249,8 @@ class Receiver:
             return {"patched": False}
         if fresh.size and _shape_problem(incoming / fresh.digest, fresh):
             return {"patched": False}
+        if blob.size > self._free_bytes():
+            return {"patched": False}  # so that rsync finds the bound, and says it
         _remove(incoming / blob.digest)
         sources = self._store.path(base), incoming / fresh.digest
         patch(sources, incoming / blob.digest, steps)
@@ -330,8 +350,10 @@ class Receiver:
                 self._used += blob.size
 
     def _free_bytes(self) -> int:
-        disk = os.statvfs(self.root)
-        return disk.f_bavail * disk.f_frsize
+        return self._bounds.room_bytes(self.root)
+
+    def _update(self) -> str:
+        return f"; run `mirrortool edge provision {self._installed_as}` on the origin" if self._installed_as else ""
 
 
 def refusal(error: MirrorError) -> Answer:
@@ -442,10 +464,15 @@ def _reply(answer: Answer) -> bytes:
 
 
 def main(root: str) -> None:
-    """Serve the caller at standard input and output."""
+    """Be the receiver that was sent for one call."""
     os.umask(0o022)
+    serve_caller(Receiver(Path(root)))
+
+
+def serve_caller(receiver: Receiver) -> None:
+    """Serve the caller at standard input and output."""
     with contextlib.suppress(BrokenPipeError):
-        serve(Receiver(Path(root)), _read_standard_input, _write_standard_output)
+        serve(receiver, _read_standard_input, _write_standard_output)
 
 
 def _read_standard_input(size_bytes: int) -> bytes:

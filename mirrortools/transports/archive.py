@@ -6,7 +6,7 @@ import ast
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from typing import Final
@@ -14,6 +14,7 @@ from typing import Final
 PYTHON_AT_LEAST: Final = (3, 11)
 _PACKAGE: Final = "mirrortools"
 _RECEIVER: Final = f"{_PACKAGE}.receiver"
+_GATE: Final = f"{_PACKAGE}.gate"
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 # Reads the archive into a file that has no name, so that nothing is written to the edge's disk.
 _BOOTSTRAP: Final = f"""\
@@ -45,9 +46,19 @@ def receiver_command(python: str, receiver: bytes, root: str) -> list[str]:
 @cache
 def receiver_archive() -> bytes:
     """The receiver and those of our modules that it imports, always the same bytes for the same code."""
+    return _zipped(_sources(_RECEIVER))
+
+
+@cache
+def installed_receiver() -> bytes:
+    """What a forced command runs (`python3 -I receiver.pyz …`): the receiver behind its gate."""
+    return _zipped({"__main__.py": f"from {_GATE} import main\nmain()\n".encode(), **_sources(_GATE)})
+
+
+def _zipped(sources: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, source in sorted(_sources(_RECEIVER).items()):
+        for name, source in sorted(sources.items()):
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), source, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
