@@ -31,18 +31,18 @@ class Bounds:
             room_bytes = min(room_bytes, self.incoming_bytes - held_bytes(root))
         return max(0, room_bytes)
 
-    def objection(self, root: Path) -> str | None:
-        """Why nothing more may come to `root`, in the system's words and ours; None when it may. Raises OSError."""
+    def objection(self, root: Path, more_bytes: int = 0) -> str | None:
+        """Why `more_bytes` may not come to `root`, in the system's words and ours; None: they may. Raises OSError."""
         incoming, disk = root / "state" / "incoming", os.statvfs(root)
         free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes < self.min_free_bytes:
+        if free_bytes < self.min_free_bytes + more_bytes:
             return (
                 f"{incoming}: No space left on device: {size(free_bytes)} are free and "
                 f"{size(self.min_free_bytes)} are kept free; free some space there"
             )
         if self.min_free_bytes and disk.f_favail * 100 < disk.f_files * _FREE_INODES_PERCENT:
             return f"{incoming}: No space left on device: {disk.f_favail:,} of {disk.f_files:,} inodes are free"
-        if self.incoming_bytes is not None and (held := held_bytes(root)) > self.incoming_bytes:
+        if self.incoming_bytes is not None and (held := held_bytes(root)) + more_bytes > self.incoming_bytes:
             return (
                 f"{incoming}: Disk quota exceeded: it holds {size(held)} and may hold {size(self.incoming_bytes)} "
                 "(incoming_limit); raise the limit, or look who filled it"

@@ -152,7 +152,7 @@ def bring(post: Post, flags: str, read: Read) -> int:
         raise NoSpace(why)
     # A file goes on where it ends, so it may get as large as what is there and what there is room for.
     largest = max((entry.stat(follow_symlinks=False).st_size for entry in os.scandir(".")), default=0)
-    limit_bytes = min(_MOST_BYTES, largest + post.bounds.room_bytes(post.root) + post.bounds.min_free_bytes)
+    limit_bytes = min(_MOST_BYTES, largest + post.bounds.room_bytes(post.root))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
     words = ["rsync", "--server", f"-pe{flags}", *_OWN_OPTIONS, ".", "."]
     with subprocess.Popen(words, env=_ENVIRONMENT, start_new_session=True) as rsync:
@@ -163,10 +163,14 @@ def _watched(rsync: subprocess.Popen[bytes], post: Post) -> int:
     try:
         while True:
             try:
-                return rsync.wait(_LOOK_S)
+                status = rsync.wait(_LOOK_S)
             except subprocess.TimeoutExpired:
-                if why := post.bounds.objection(post.root):
-                    raise NoSpace(why) from None
+                status = None
+            # When it failed, the reason may be that there was no room for a byte more.
+            if (status != 0) and (why := post.bounds.objection(post.root, more_bytes=1 if status else 0)):
+                raise NoSpace(why)
+            if status is not None:
+                return status
     finally:
         if rsync.returncode is None:
             os.killpg(rsync.pid, signal.SIGKILL)

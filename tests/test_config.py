@@ -443,7 +443,7 @@ def _written_again(config: Config, folder: Path) -> Config:
 
 def test_what_show_prints_loads_as_the_same(tmp_path: Path) -> None:
     """`config show` gives files that mean what the first ones meant, every default written out."""
-    main = MAIN.replace("known_hosts: /k", "rate_limit: 100Mbit") + job("main/one")
+    main = MAIN.replace("known_hosts: /k", "rate_limit: 100Mbit, incoming_limit: 200GiB") + job("main/one")
     text = (
         "sync_interval: 90m\nrepositories: [a/b, {repo: c/d, source: {url: 'https://h', token_file: /t}, edges: []}]\n"
     )

@@ -251,6 +251,7 @@ def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:
 
         assert Bounds(min_free_bytes=free - 4096).room_bytes(disk) == 4096
         assert Bounds(min_free_bytes=free - 4096).objection(disk) is None
+        assert Bounds(min_free_bytes=free - 4096).objection(disk, more_bytes=4097) is not None
         assert Bounds(min_free_bytes=free + 1).room_bytes(disk) == 0
         assert "No space left on device" in (Bounds(min_free_bytes=free + 1).objection(disk) or "")
         for number in range(int(os.statvfs(disk).f_favail * 0.99)):

@@ -37,7 +37,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "status": ("status", "status", "Tell what is mirrored where, and how old it is."),
     "check": ("check", "check", "Hash what is served again, here or on edges, and repair it."),
     "describe": ("describe", "describe", "Hash what metalinks say of pieces, here and on edges."),
-    "edge": ("edge", "edge", "List and audit edges, change the key that they believe."),
+    "edge": ("edge", "edge", "Provision, list and audit edges, change keys."),
     "nginx": ("nginx", "nginx", "Print or install the configuration of nginx."),
     "rsyncd": ("rsyncd", "rsyncd", "Print or install the configuration of rsyncd."),
     "serve": ("serve", "serve", "Serve the mirror in the foreground."),

@@ -11,6 +11,7 @@ from mirrortools.cli import Invocation, exit_statuses, print_json
 from mirrortools.cli.check import EXAMINING, status_of, told
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.edgerecord import Record, ages, bytes_of, details_of
+from mirrortools.cli.provision import deprovision, provision, rotate_key
 from mirrortools.errors import StoreError
 from mirrortools.signatures import fingerprint
 from mirrortools.signing import Signer
@@ -19,7 +20,11 @@ from mirrortools.state import State
 
 @click.group(epilog=exit_statuses(*EXAMINING))
 def edge() -> None:
-    """List and audit the hosts that serve a copy, and change the key that they believe."""
+    """Provision, list and audit the hosts that serve a copy, and change keys."""
+
+
+for command in (provision, deprovision, rotate_key):
+    edge.add_command(command)
 
 
 @edge.command("list", epilog=exit_statuses(StoreError))

@@ -187,6 +187,7 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         exclude=form.exclude,
         quota_bytes=form.quota,
         min_free_bytes=form.min_free,
+        incoming_limit_bytes=form.incoming_limit,
     )
 
 

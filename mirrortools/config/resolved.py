@@ -60,6 +60,7 @@ class EdgeConfig:
     exclude: tuple[str, ...] = ()
     quota_bytes: int | None = None
     min_free_bytes: int = 0
+    incoming_limit_bytes: int | None = None
 
     @property
     def is_partial(self) -> bool:

@@ -353,6 +353,12 @@ class EdgeForm(_Form):
         description="Disk space that a delivery always leaves free there.",
         examples=["10GiB"],
     )
+    incoming_limit: Size | None = Field(
+        default=None,
+        description="The most that may lie in the edge's state/incoming, where it was provisioned; what is free there, "
+        "less min_free, when left out.",
+        examples=["200GiB"],
+    )
 
 
 class JobForm(SourcesForm):
@@ -410,7 +416,7 @@ class MainForm(SourcesForm):
     )
     min_free: Size = Field(
         default=DEFAULT_MIN_FREE_BYTES,
-        description="Disk space that a sync always leaves free.",
+        description="Disk space that a sync always leaves free, here and on provisioned edges.",
         examples=["10GiB"],
     )
     request_budget: Requests = Field(

@@ -90,6 +90,7 @@ def _edge(edge: EdgeConfig) -> Document:
         "exclude": list(edge.exclude),
         "quota": None if edge.quota_bytes is None else format_size(edge.quota_bytes),
         "min_free": format_size(edge.min_free_bytes),
+        "incoming_limit": edge.incoming_limit_bytes and format_size(edge.incoming_limit_bytes),
     }
 
 
