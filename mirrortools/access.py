@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from dataclasses import dataclass
@@ -50,6 +51,9 @@ class Account:
 def reason(error: OSError) -> str:
     """The system's words; for a refusal also who was refused, and the command that shows where."""
     text = error.strerror or str(error)
+    if error.errno == errno.EROFS and error.filename is not None:
+        place = os.fsdecode(error.filename)
+        return f"{text}; `findmnt -T {place}` shows which, and the kernel's log perhaps why; mount it read-write again"
     if not isinstance(error, PermissionError) or error.filename is None:
         return text
     return f"{text} for the account {_own_name()}; `namei -l {os.fsdecode(error.filename)}` shows where"

@@ -15,6 +15,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Final, Self
 
+from mirrortools import __version__
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import LEAST_BYTES, Deltas
 from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, blob_items, no_progress, understood
@@ -228,7 +229,13 @@ class EdgeSession:
 
     def _greet(self, session: Session, repos: Iterable[RepoId]) -> None:
         names = sorted(repo.path for repo in repos)
-        hello = {"ask": "hello", "version": PROTOCOL_VERSION, "caller": gethostname(), "repos": names}
+        hello = {
+            "ask": "hello",
+            "version": PROTOCOL_VERSION,
+            "release": __version__,
+            "caller": gethostname(),
+            "repos": names,
+        }
         answer = session.ask(hello)
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")

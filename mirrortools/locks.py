@@ -7,6 +7,7 @@ receiver runs this module on edges.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from mirrortools.errors import Locked, MirrorError, StoreError
+from mirrortools.access import reason
+from mirrortools.errors import Locked, MirrorError, NoSpace, StoreError
 from mirrortools.files import make_folder
 from mirrortools.model import RepoId, quote_ref
 
@@ -38,7 +40,7 @@ class RepositoryLock:
             self._file = os.fdopen(os.open(path, flags, 0o644), "r+")
             self._lock(owner)
         except OSError as error:
-            raise StoreError(f"{path}: {error.strerror}; may the user who runs mirrortool write there?") from error
+            raise _error(path, error) from error
 
     def _lock(self, owner: str) -> None:
         try:
@@ -112,7 +114,7 @@ def _leave(note: Path) -> None:
         make_folder(note.parent)
         note.touch()
     except OSError as error:
-        raise StoreError(f"{note}: {error.strerror}; may the user who runs mirrortool write there?") from error
+        raise _error(note, error) from error
 
 
 def _attempt(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T | MirrorError:
@@ -125,6 +127,14 @@ def _attempt(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T | 
         return error
     finally:
         lock.close()
+
+
+def _error(path: Path, error: OSError) -> NoSpace | StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpace(f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again")
+    text = reason(error)
+    hint = "; may the user who runs mirrortool write there?" if text == error.strerror else ""
+    return StoreError(f"{path}: {text}{hint}")
 
 
 def _path(root: Path, repo: RepoId) -> Path:

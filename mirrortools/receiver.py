@@ -31,11 +31,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import mirrortools
 from mirrortools.audit import Audit, Sample
 from mirrortools.bounds import Bounds
-from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
+from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
@@ -49,6 +50,8 @@ from mirrortools.trust import Trust
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
+# What arrived of a delivery that nobody went on with is kept so long.
+ABANDONED_S: Final = 7 * 86400
 _FEW_PATHS: Final = 10
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -132,8 +135,7 @@ class Receiver:
     def _hello(self, request: Request) -> Answer:
         version = request.get("version")
         if version != PROTOCOL_VERSION:
-            ours = f"the receiver {mirrortools.__version__} speaks version {PROTOCOL_VERSION}"
-            raise EdgeRefused(f"{ours}, the origin {version!r}{self._update()}")
+            raise EdgeRefused(_other_version(version, request.get("release"), self._installed_as))
         self._make_root()
         self._caller = f"{str(request.get('caller') or 'an origin without a name')[:100]!r}"
         return {
@@ -185,11 +187,32 @@ class Receiver:
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
+        self._drop_abandoned(incoming)
         _drop_strangers(incoming, {blob.digest for blob in missing})
         for blob in missing:
             if _arrived_bytes(incoming, blob) is None:
                 _remove(incoming / blob.digest)
         return self._lacks(incoming, missing)
+
+    def _drop_abandoned(self, ours: Path) -> None:
+        """Remove what deliveries of other repositories left behind, when nobody has gone on with it for long."""
+        for folder in ours.parent.iterdir():
+            if folder != ours and self._clock() - _touched_at(folder) > ABANDONED_S:
+                with contextlib.suppress(Locked), self._alone_in(folder.name):
+                    _remove(folder)
+
+    @contextlib.contextmanager
+    def _alone_in(self, name: str) -> Iterator[None]:
+        """Hold the lock of the repository whose folder in incoming has this name; others are nobody's."""
+        try:
+            lock = RepositoryLock(self.root, RepoId.parse(unquote(name)), f"clearing up for {self._caller}")
+        except ConfigError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            lock.close()
 
     def _have(self, request: Request) -> Answer:
         """Say what `begin` would say, without a lock, and without a change."""
@@ -352,8 +375,14 @@ class Receiver:
     def _free_bytes(self) -> int:
         return self._bounds.room_bytes(self.root)
 
-    def _update(self) -> str:
-        return f"; run `mirrortool edge provision {self._installed_as}` on the origin" if self._installed_as else ""
+
+def _other_version(version: object, release: object, installed_as: str | None) -> str:
+    """What to say to an origin that speaks another version: both versions, and what to do next."""
+    ours = f"the receiver {mirrortools.__version__} speaks version {PROTOCOL_VERSION}"
+    both = f"{ours}, the origin {str(version)[:10]} (mirrortools {str(release or 'of an unknown version')[:40]!r})"
+    if isinstance(version, int) and version > PROTOCOL_VERSION:
+        return f"{both}; run `mirrortool edge provision {installed_as}` on the origin" if installed_as else both
+    return f"{both}; the origin is the older one: install mirrortools {mirrortools.__version__} or newer there"
 
 
 def refusal(error: MirrorError) -> Answer:
@@ -396,6 +425,13 @@ def _drop_strangers(folder: Path, wanted: set[str]) -> None:
     for path in folder.iterdir():
         if path.name not in wanted:
             _remove(path)
+
+
+def _touched_at(folder: Path) -> float:
+    """When anything last came into a folder, in Unix seconds."""
+    inside = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
+    times: list[float] = [path.lstat().st_mtime for path in (folder, *inside)]
+    return max(times)
 
 
 def _incoming_of(repo: RepoId) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -43,6 +44,10 @@ def receiver_command(python: str, receiver: bytes, root: str) -> list[str]:
     return [python, "-I", "-c", f"exec({json.dumps(_BOOTSTRAP)})", str(len(receiver)), root]
 
 
+# ast fails with a SystemError when two threads parse at once (CPython gh-106905).
+_PARSING: Final = threading.Lock()
+
+
 @cache
 def receiver_archive() -> bytes:
     """The receiver and those of our modules that it imports, always the same bytes for the same code."""
@@ -67,11 +72,12 @@ def _sources(module: str) -> dict[str, bytes]:
     """File name → text of a module and of everything of ours that it needs."""
     found = {f"{_PACKAGE}/__init__.py": _source("__init__.py")}
     waiting = [module]
-    while waiting:
-        name = f"{waiting.pop().replace('.', '/')}.py"
-        if name not in found:
-            found[name] = _source(name.removeprefix(f"{_PACKAGE}/"))
-            waiting += _imports(found[name])
+    with _PARSING:
+        while waiting:
+            name = f"{waiting.pop().replace('.', '/')}.py"
+            if name not in found:
+                found[name] = _source(name.removeprefix(f"{_PACKAGE}/"))
+                waiting += _imports(found[name])
     return found
 
 

@@ -219,3 +219,49 @@ def test_a_quota_is_kept_and_what_is_left_out_is_told(site: Site) -> None:
     assert "left out, edge small: acme/old (3.0 MiB)" in full.stdout
     assert raised.status == 0
     assert served(site.edges / "small", "acme/old")
+
+
+def test_catch_up_in_one_go(site: Site, sshd: Sshd) -> None:
+    """An edge that was away gets several revisions of several repositories over one connection."""
+    repos = ["acme/one", "acme/two", "acme/three"]
+    site.edge("away")
+    contents = {repo: noise(4 * MIB, number) for number, repo in enumerate(repos)}
+    for repo in repos:
+        site.model(repo, model=contents[repo])
+    site.run("sync", "--all")
+    for revision in range(3):
+        for repo in repos[:2]:
+            contents[repo] = contents[repo][:MIB] + noise(1000, 50 + revision) + contents[repo][MIB + 1000 :]
+            site.model(repo, model=contents[repo], config=b"%d" % revision)
+        site.model(f"acme/new{revision}", model=noise(MIB, 60 + revision))
+        site.run("sync", "--all", "--no-deliver")
+    sshd.forget()
+    outcomes = site.run("deliver", "--all", "--json").json
+
+    assert sshd.logins() == 1
+    assert [delivery["exit_status"] for outcome in outcomes for delivery in outcome["deliveries"]] == [0] * 6
+    assert [outcome["deliveries"][0]["sent_bytes"] < MIB for outcome in outcomes[:2]] == [True, True]
+    for repo in site.job["repositories"]:
+        assert served(site.edges / "away", repo["repo"]) == site.served(repo["repo"])
+
+
+def test_damage_on_an_edge_is_repaired_from_the_origin(site: Site) -> None:
+    """Found by the edge's own hashes, taken away, and brought again at once; an edge with a part stays so."""
+    site.edge("e1", exclude=["other.json"])
+    site.model(REPO, model=noise(3 * MIB, 1), other=b"{}")
+    site.run("sync", "--all")
+    [blob] = [path for path in (site.edges / "e1" / "public" / "blobs" / "sha256").rglob("*") if _size(path) == 3 * MIB]
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(3 * MIB))
+    found = site.run("check", "--all", "--edge", "e1")
+    repaired = site.run("check", "--all", "--edge", "e1", "--repair")
+    clean = site.run("check", "--all", "--edge", "e1")
+
+    assert (found.status, clean.status) == (20, 0)
+    assert "model.safetensors: expected sha256" in found.stdout
+    assert served(site.edges / "e1", REPO)["model.safetensors"] == noise(3 * MIB, 1), repaired.stdout
+    assert "other.json" not in served(site.edges / "e1", REPO)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
