@@ -25,6 +25,7 @@ from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, RepoId, Revision
 from mirrortools.share import share_name, share_of
 from mirrortools.signing import Signer
+from mirrortools.squeeze import Wire
 from mirrortools.statements import Signed
 from mirrortools.store import Store
 from mirrortools.transports import Session, Transport, receiver_archive, transport_to
@@ -120,6 +121,7 @@ class EdgeSession:
         self._failure: MirrorError | None = None
         self._held: dict[str, Held] = {}
         self._known_signer: object = None
+        self._wire = Wire(edge.rate_limit_bytes_s)
         self._turn = Lock()
 
     def share(self, publication: Publication) -> Publication:
@@ -189,7 +191,8 @@ class EdgeSession:
         if held.shows(parts, signed):
             return False
         older = self._here.older(publication, held.parts)
-        errand = Errand(self.edge, session, self._here.store, publication, signed, meter, self._here.deltas, older)
+        here, wire = self._here, self._wire
+        errand = Errand(self.edge, session, here.store, publication, signed, meter, here.deltas, older, wire)
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed

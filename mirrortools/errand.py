@@ -6,13 +6,16 @@ import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from mirrortools.access import reason
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import Delta, Deltas
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, StoreError, UpstreamError
 from mirrortools.model import Blob, Publication, RepoId
 from mirrortools.room import Need, check_disk, check_quota
+from mirrortools.squeeze import Wire, worth_it
 from mirrortools.statements import Signed
 from mirrortools.store import Store, hash_file
 from mirrortools.transports import Batch, Session
@@ -134,6 +137,7 @@ class Errand:
     meter: Meter
     deltas: Deltas
     older: Mapping[Blob, Blob]
+    wire: Wire
 
     def run(self, held: Container[str]) -> bool:
         """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
@@ -208,9 +212,7 @@ class Errand:
         if not deltas:
             return set()
         fresh = [delta.fresh for delta in deltas if delta.fresh.size]
-        progress = _Pinger(self.session, self.meter, 0)
-        batch = Batch(sorted(set(fresh)), deltas[0].folder, holding.folder, progress)
-        self.meter.batch_done(self.session.send(batch).bytes_on_wire)
+        self._send_from(deltas[0].folder, holding.folder, dict.fromkeys(fresh, 0))
         return {delta.blob for delta in deltas if self.session.ask(self._patch_request(delta)).get("patched") is True}
 
     def _patch_request(self, delta: Delta) -> dict[str, Any]:
@@ -241,10 +243,27 @@ class Errand:
             )
 
     def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
-        present_bytes = sum(holding.lacking[blob] for blob in blobs)
-        progress = _Pinger(self.session, self.meter, present_bytes)
-        batch = Batch(blobs, self.store.public, holding.folder, progress)
-        self.meter.batch_done(self.session.send(batch).bytes_on_wire)
+        self._send_from(self.store.public, holding.folder, {blob: holding.lacking[blob] for blob in blobs})
+
+    def _send_from(self, source: Path, folder: str, blobs: Mapping[Blob, int]) -> None:
+        """Send blobs of which so much is there already; on a slow way those compressed that shrink."""
+        squeezed = self._squeezable(source, blobs)
+        for compress, some in ((False, blobs.keys() - squeezed), (True, blobs.keys() & squeezed)):
+            if some:
+                progress = _Pinger(self.session, self.meter, sum(blobs[blob] for blob in some))
+                batch = Batch(sorted(some), source, folder, progress, compress)
+                started_s = time.monotonic()
+                sent_bytes = self.session.send(batch).bytes_on_wire
+                self.wire.took(sent_bytes, time.monotonic() - started_s)
+                self.meter.batch_done(sent_bytes)
+
+    def _squeezable(self, source: Path, blobs: Iterable[Blob]) -> set[Blob]:
+        if not self.wire.is_slow:
+            return set()
+        try:
+            return worth_it(blobs, source)
+        except OSError as error:
+            raise StoreError(f"{error.filename}: {reason(error)}; `mirrortool sync` fetches what is gone") from error
 
     def _request(self, ask: str, blobs: Iterable[Blob]) -> dict[str, Any]:
         return {"ask": ask, "repo": self.publication.repo.path, "blobs": blob_items(blobs)}

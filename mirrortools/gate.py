@@ -34,9 +34,9 @@ _WORDS_LIMIT_BYTES: Final = 8192
 _SILENCE_S: Final = 60
 _LOOK_S: Final = 0.1
 _MOST_BYTES: Final = 1 << 62
-_FLAGS: Final = re.compile(r"-[sp]{1,2}e([0-9]{0,3}\.[0-9]{0,3}[A-Za-z]{0,24})\Z")
+_FLAGS: Final = re.compile(r"-([spz]{1,3})e([0-9]{0,3}\.[0-9]{0,3}[A-Za-z]{0,24})\Z")
 # What an origin's rsync says of itself besides; we say it ourselves, or it does not matter on this side.
-_PASSED_OVER: Final = re.compile(r"--(?:append|stats|timeout=[0-9]{1,6}|bwlimit=[0-9]{1,12})\Z")
+_PASSED_OVER: Final = re.compile(r"--(?:append|stats|compress-level=[0-9]|timeout=[0-9]{1,6}|bwlimit=[0-9]{1,12})\Z")
 _OWN_OPTIONS: Final = ("--append", "--stats", "--timeout=120", "--chmod=F600")
 _ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 
@@ -52,9 +52,13 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """The wish to bring files by rsync; `flags` is what the caller's rsync can, as it says it (`.LsfxCIvu`)."""
+    """The wish to bring files by rsync; `flags` is what the caller's rsync can, as it says it (`.LsfxCIvu`).
+
+    `is_compressed` is whether they come compressed.
+    """
 
     flags: str
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def wish(command: str, root: Path) -> Talk | Bulk:
     except ValueError as error:
         raise EdgeRefused(f"{command[:200]!r}: {error}") from error
     if len(words) == 3 and words[:2] == ["rsync", "--server"] and (match := _FLAGS.match(words[2])):
-        return Bulk(match[1])
+        return Bulk(match[2], "z" in match[1])
     if len(words) == 6 and words[1:3] == ["-I", "-c"] and re.fullmatch(r"[0-9]{1,7}", words[4]):
         if words[5] != str(root):
             raise EdgeRefused(f"this key is for the root {root}, not for {words[5][:200]!r}")
@@ -144,7 +148,7 @@ def open_incoming(root: Path, name: str) -> int:
     return folder
 
 
-def bring(post: Post, flags: str, read: Read) -> int:
+def bring(post: Post, wanted: Bulk, read: Read) -> int:
     """Let rsync write into one folder, as long as there is room; its exit status. Raises EdgeRefused, NoSpace."""
     name = incoming_name(read_words(read), post.root)
     os.fchdir(open_incoming(post.root, name))
@@ -154,7 +158,7 @@ def bring(post: Post, flags: str, read: Read) -> int:
     largest = max((entry.stat(follow_symlinks=False).st_size for entry in os.scandir(".")), default=0)
     limit_bytes = min(_MOST_BYTES, largest + post.bounds.room_bytes(post.root))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
-    words = ["rsync", "--server", f"-pe{flags}", *_OWN_OPTIONS, ".", "."]
+    words = ["rsync", "--server", f"-{'pz' if wanted.is_compressed else 'p'}e{wanted.flags}", *_OWN_OPTIONS, ".", "."]
     with subprocess.Popen(words, env=_ENVIRONMENT, start_new_session=True) as rsync:
         return _watched(rsync, post)
 
@@ -197,7 +201,7 @@ def answer(post: Post, command: str) -> int:
     """Do what a caller wants, at standard input and output; the exit status. Raises EdgeRefused, NoSpace."""
     wanted = wish(command, post.root)
     if isinstance(wanted, Bulk):
-        return bring(post, wanted.flags, _read)
+        return bring(post, wanted, _read)
     skip(_read, wanted.archive_bytes)
     serve_caller(Receiver(post.root, bounds=post.bounds, installed_as=post.edge))
     return 0

@@ -34,6 +34,7 @@ def test_an_origins_own_words_are_understood() -> None:
     assert wish(shlex.join(receiver_command("python3", archive, str(ROOT))), ROOT) == Talk(len(archive))
     assert wish("rsync --server -spe.LsfxCIvu", ROOT) == Bulk(".LsfxCIvu")
     assert wish("rsync --server -pse31.14LsfxCIvu", ROOT) == Bulk("31.14LsfxCIvu")
+    assert wish("rsync --server -spze.LsfxCIvu", ROOT) == Bulk(".LsfxCIvu", is_compressed=True)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,15 @@ def no_progress(sent_bytes: int) -> None:
 class Batch:
     """Blobs to put on an edge: from `source`, which `Blob.path` is relative to, into `folder` below its root.
 
-    There each file is called by its digest. A file that is there in part goes on where it ends.
+    There each file is called by its digest. A file that is there in part goes on where it ends. `compress` is for
+    bytes that shrink, on a way that is slow.
     """
 
     blobs: Sequence[Blob]
     source: Path
     folder: str
     progress: Progress = no_progress
+    compress: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,3 +301,22 @@ def test_a_closed_pool_leaves_nothing_running(sshd: Sshd, origin: Path, shown: P
 
     assert list((origin / "state" / "ssh").iterdir()) == []
     assert list((tmp_path / "bj1" / "state" / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize(("limit", "is_squeezed"), [(8 * MIB, True), (None, False)], ids=["slow", "fast"])
+def test_on_a_slow_way_what_shrinks_is_compressed(
+    sshd: Sshd, origin: Path, tmp_path: Path, limit: int | None, is_squeezed: bool
+) -> None:
+    """Texts travel at a fraction of their size, noise as it is; what arrives is the same."""
+    text = b"".join(b'{"id": %d, "text": "a line of a data set"}\n' % number for number in range(100_000))
+    files = {"model.safetensors": noise(2 * MIB, 1), "data.safetensors": text}
+    shown = publication(origin, files)
+    edge = ssh_edge(sshd, tmp_path / "bj1", rate_limit_bytes_s=limit)
+    sshd.forget()
+    with EdgePool({"bj1": edge}, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj1"])
+
+    assert delivery.error is None
+    assert served_files(tmp_path / "bj1", shown) == files
+    assert (delivery.bytes_sent < 2 * MIB + len(text) // 4) == is_squeezed
+    assert (sshd.received_bytes() < 2 * MIB + len(text) // 4 + TALK_BYTES) == is_squeezed

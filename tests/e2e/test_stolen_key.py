@@ -419,3 +419,18 @@ def test_many_small_files_are_stopped_too(edge: EdgeConfig, shown: Publication, 
             session.send(Batch(blobs, tmp_path / "thief" / "public", answer["folder"]))
 
     assert Store(edge.root).missing(blobs) == sorted(blobs)
+
+
+def test_a_gate_takes_what_comes_compressed(
+    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, origin: Path
+) -> None:
+    """On a slow way texts come at a fraction of their size, and arrive as they are."""
+    files = {**FILES, "data.safetensors": b"".join(b'{"id": %d, "text": "a line"}\n' % n for n in range(100_000))}
+    newer = publication(origin, files)
+    installed_sshd.forget()
+    with EdgePool({"bj1": replace(edge, rate_limit_bytes_s=8 * MIB)}, origin, [shown.repo]) as pool:
+        [delivery] = pool.deliver(newer, ["bj1"])
+
+    assert delivery.error is None
+    assert served_files(edge.root, newer) == files
+    assert delivery.bytes_sent < len(files["data.safetensors"]) // 2
