@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Final
 from urllib.parse import quote
 
@@ -45,6 +44,8 @@ def metalink(manifest: Manifest, files: Iterable[Linked], mirrors: Sequence[str]
 
 
 def _file(file: Linked, bases: Sequence[str]) -> str:
+    from html import escape  # it has names for thousands of characters, which most runs do not need
+
     lines = [f'<file name="{escape(file.path)}">', f"<size>{file.size}</size>"]
     lines.append(f'<hash type="sha-256">{file.sha256}</hash>')
     if file.pieces:

@@ -339,6 +339,30 @@ def test_own_attributes_are_kept_and_lfs_rules_come_behind(source: Directory, fo
     assert entries(source, mirror)["a.bin"].is_lfs
 
 
+@pytest.mark.parametrize(
+    ("own", "added"),
+    [
+        ("*.bin filter=lfs diff=lfs merge=lfs -text\n*.txt text", ""),
+        ("*.bin  filter=lfs\tdiff=lfs merge=lfs -text \r\n# filter\n*.h5 filter=lfs diff=lfs merge=lfs -text\n", ""),
+        ("*.bin filter=lfs diff=lfs merge=lfs -text\na.bin -filter\n", "*.bin"),
+        ("[attr]big -filter\n*.bin filter=lfs diff=lfs merge=lfs -text\n", "*.bin"),
+        ("*.h5 filter=lfs diff=lfs merge=lfs -text\n", "*.bin"),
+        ("*.bin filter=lfs\n", "*.bin"),
+    ],
+)
+def test_a_rule_that_holds_already_is_not_written_again(
+    source: Directory, folder: Path, mirror: GitMirror, own: str, added: str
+) -> None:
+    """A folder that was cloned from a hub brings the rules along; git has the last word on what is in LFS."""
+    put(folder, {".gitattributes": own.encode(), "a.bin": b"\0x"})
+    commit = source.refs().oids["refs/heads/main"]
+    attributes = run_git("--git-dir", str(mirror.folder), "show", f"{commit}:.gitattributes")
+    last = attributes.splitlines()[-1]
+
+    assert len(attributes.splitlines()) == len(own.splitlines()) + bool(added)
+    assert not added or last == f"{added} filter=lfs diff=lfs merge=lfs -text"
+
+
 @given(
     st.text(
         st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/\\\0"), min_size=1, max_size=12

@@ -32,6 +32,7 @@ BRANCH = "refs/heads/main"
 _CANDIDATE = "refs/mirrortools/candidate"
 _PASSED_OVER = (".git", ".cache")
 _ATTRIBUTES = ".gitattributes"
+_IN_LFS = ("filter=lfs", "diff=lfs", "merge=lfs", "-text")
 _LARGE_BYTES = 1 << 20
 # A file that was written so shortly before it was hashed may change again within the same tick of its clock.
 _UNSETTLED_NS = 2_000_000_000
@@ -176,7 +177,8 @@ class Directory:
             yield _data(content)
         if rules or own:
             yield f"M 100644 inline {_ATTRIBUTES}\n".encode()
-            yield _data(own + "".join(f"{rule} filter=lfs diff=lfs merge=lfs -text\n" for rule in rules).encode())
+            held = held_rules(own.decode(errors="surrogateescape"))
+            yield _data(own + "".join(f"{' '.join((rule, *_IN_LFS))}\n" for rule in rules if rule not in held).encode())
 
     def _content(self, path: str, known: Known, rules: Collection[str]) -> bytes:
         if known.size and lfs_rule(path) in rules and path != _ATTRIBUTES:
@@ -212,6 +214,21 @@ def _stat(path: Path) -> os.stat_result:
 def lfs_rules(files: Mapping[str, Known]) -> list[str]:
     """Which files are kept in LFS, as .gitattributes patterns: all of a suffix when one is large or binary."""
     return sorted({lfs_rule(path) for path, known in files.items() if known.binary or known.size > _LARGE_BYTES})
+
+
+def held_rules(attributes: str) -> set[str]:
+    """The patterns that are kept in LFS by a .gitattributes already: the last line that speaks of filters counts.
+
+    Lines behind those that say anything else of filters; none where a macro may say it (gitattributes(5)).
+    """
+    held: set[str] = set()
+    for line in () if "[attr]" in attributes else reversed(attributes.splitlines()):
+        pattern, *rest = line.rsplit(None, len(_IN_LFS)) or [""]
+        if rest == [*_IN_LFS]:
+            held.add(pattern.strip())
+        elif "filter" in line and not line.lstrip().startswith("#"):
+            break
+    return held
 
 
 def lfs_rule(path: str) -> str:
