@@ -210,7 +210,8 @@ class SourceForm(_Form):
     )
     token_file: FilePath | None = Field(
         default=None,
-        description="File with the access token; not readable by others. Relative to this file.",
+        description="File with the access token; not readable by others. Relative to this file. Without it a source on "
+        "http(s) is asked with the login that ~/.netrc has for its very host, if it has one.",
         examples=["/etc/mirrortools/hub.token"],
     )
     ca_file: FilePath | None = Field(

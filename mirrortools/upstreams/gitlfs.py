@@ -20,6 +20,7 @@ from mirrortools.upstreams.base import ByteSource, RemoteRefs
 from mirrortools.upstreams.git import SSH, GitMirror, Remote, remote_error
 from mirrortools.upstreams.gitrefs import ask_refs
 from mirrortools.upstreams.http import Credential, HttpClient
+from mirrortools.upstreams.logins import login_of
 from mirrortools.upstreams.program import run_program
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class GitLfs:
 
 def _credential(source: Source) -> Credential | None:
     if source.token_file is None:
-        return None
+        return _login(source)
     try:
         token = source.token_file.read_text().strip()
     except (OSError, ValueError) as error:
@@ -103,8 +104,20 @@ def _credential(source: Source) -> Credential | None:
         raise ConfigError(f"{source.token_file}: is empty; write the token into it (token_file of {source.url})")
     if source.scheme not in ("http", "https"):
         raise ConfigError(f"{source.url}: takes no token_file; {source.scheme} sources know no tokens")
-    user_and_token = base64.b64encode(f"mirrortool:{token}".encode()).decode()
-    return Credential(origin_of(source.url), f"Basic {user_and_token}")
+    return _basic(source, "mirrortool", token)
+
+
+def _login(source: Source) -> Credential | None:
+    """What the user's ~/.netrc has for a source's host."""
+    if source.scheme not in ("http", "https"):
+        return None
+    found = login_of(origin_of(source.url)[1])
+    return _basic(source, *found) if found else None
+
+
+def _basic(source: Source, user: str, password: str) -> Credential:
+    text = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return Credential(origin_of(source.url), f"Basic {text}")
 
 
 def _open_lfs_file(folder: Path, blob: Blob) -> int | None:
