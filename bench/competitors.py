@@ -15,6 +15,7 @@ import yaml
 
 from bench.case import PROJECT, Case, DidNotRun, Step, WrongBytes, check_files, environment
 from bench.measure import measure
+from bench.seeded import seed
 from bench.site import MIRRORTOOL
 from bench.stand_in.xxhash import NO_HASH
 
@@ -118,8 +119,9 @@ class OursAgain:
     @contextmanager
     def ready(self, case: Case, folder: Path) -> Iterator[Step]:
         if not (folder / "root").exists():
-            first = replace(self.ours, fsync=not shutil.which("eatmydata"))  # thousands of them, none measured
-            measure(first.step(case, folder), folder)
+            first, *others = case.repos
+            measure(self.ours.step(replace(case, repos=[first]), folder), folder)
+            seed(folder / "root", first, others)
         yield self.ours.step(case, folder)
 
     def check(self, case: Case, folder: Path, stdout: str) -> None:

@@ -161,7 +161,11 @@ class _Documents:
         if self._last:
             self._last = replace(self._last, error=self._last.error or error)
         self._write_last()
-        click.echo("[\n" + ",\n".join(self._texts.values()) + "\n]")
+        separator = "[\n"
+        for text in self._texts.values():  # never all of it twice in memory
+            sys.stdout.write(separator + text)
+            separator = ",\n"
+        click.echo("\n]")
 
     def _write_last(self) -> None:
         if self._last:
