@@ -397,7 +397,8 @@ def test_a_mirror_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     mirror.create()
 
     assert mirror.refs() == {}
-    assert [path.name for path in tmp_path.iterdir()] == ["m.git"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new", "m.git"]
+    assert [*(tmp_path / ".new").iterdir()] == []
 
 
 def test_a_commit_of_very_many_files_is_read_whole(mirror: GitMirror) -> None:

@@ -80,11 +80,12 @@ def test_a_pack_without_its_index_or_an_index_without_its_pack_is_no_pack(missin
 
 def test_a_repository_that_was_never_made_whole_goes(tmp_path: Path) -> None:
     """What lies beside is half made, by a run that was killed; others' folders are left alone."""
-    for name in (".tiny.git.a1b2c3/refs", ".tiny2.git.a1b2c3/refs", "other.git"):
+    for name in (".new/tiny.git.a1b2c3/refs", ".new/tiny2.git.a1b2c3/refs", "other.git"):
         (tmp_path / name).mkdir(parents=True)
     GitMirror(tmp_path / "tiny.git").clear_up()
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny2.git.a1b2c3", "other.git"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")) == [".new/tiny2.git.a1b2c3"]
+    assert (tmp_path / "other.git").is_dir()
 
 
 @pytest.mark.parametrize("damage", ["whole", "garbage"])

@@ -75,6 +75,11 @@ class GitMirror:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def _half_made(self) -> Path:
+        """Where repositories are made: not among the whole ones, of which there may be thousands."""
+        return self.folder.parent / ".new"
+
     def create(self) -> None:
         """Make the repository, whole or not at all, if it is not there."""
         if (self.folder / "HEAD").exists():
@@ -82,8 +87,8 @@ class GitMirror:
         import shutil
         import tempfile
 
-        make_folder(self.folder.parent)
-        beside = GitMirror(Path(tempfile.mkdtemp(prefix=f".{self.folder.name}.", dir=self.folder.parent)))
+        make_folder(self._half_made)
+        beside = GitMirror(Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self._half_made)))
         try:
             # Without a template: two dozen sample files would have to be made durable.
             beside.run("init", "--bare", "--quiet", "--initial-branch=main", "--template=", ".")
@@ -105,7 +110,7 @@ class GitMirror:
             return
         import shutil
 
-        for half_made in self.folder.parent.glob(f".{self.folder.name}.*"):
+        for half_made in self._half_made.glob(f"{self.folder.name}.*"):
             shutil.rmtree(half_made, ignore_errors=True)
 
     def run(
