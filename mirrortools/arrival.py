@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -73,6 +73,7 @@ class Arrival:
         self._alone: str | None = None
         self._damages = 0
         self._renewed = False
+        self._suspect = ""
         self._origins: dict[int, tuple[str, str]] = {}
         self._versions: dict[str, str] = {}
         self._changed: set[str] = set()
@@ -118,10 +119,14 @@ class Arrival:
             run = Span(run.first, run.first + longest)
         return run
 
-    @property
-    def first_choice(self) -> ByteSource:
-        """Whom a worker will ask first."""
-        return (self._choice() or self._desk.sources)[0]
+    def first_choice(self, lead: str = "") -> ByteSource:
+        """Whom a worker will ask first that is to ask `lead`."""
+        return (self._choice(lead) or self._desk.sources)[0]
+
+    def may_lead(self, source: ByteSource) -> bool:
+        """Whether a source may be asked before the others: it has not failed, and any may be asked for this blob."""
+        ready = self._sources.ready({*self._refused, *self._lacking})
+        return self._alone is None and source in ready and source.name not in self._sources.cannot_seek
 
     def fetch_span(self, flow: Flow, seat: Seat) -> None:
         """Ask the sources in turn until the span is on disk, or a few rounds have brought nothing.
@@ -153,7 +158,7 @@ class Arrival:
     def _ask_in_turn(self, flow: Flow, seat: Seat) -> list[UpstreamError]:
         """Ask one source after the other until one has answered: why none did, or nothing."""
         errors: list[UpstreamError] = []
-        for source in self._choice():
+        for source in self._choice(flow.lead):
             try:
                 self._sources.check_pause(source)
                 if not seat.move(self._desk.terms_of(source)):
@@ -175,9 +180,9 @@ class Arrival:
         if self._sources.stopped.is_set():
             raise Interrupted
 
-    def _choice(self) -> list[ByteSource]:
-        left = self._sources.in_order(self._refused)
-        return [source for source in left if self._alone in (None, source.name)]
+    def _choice(self, lead: str = "") -> list[ByteSource]:
+        left = [source for source in self._sources.in_order(self._refused) if self._alone in (None, source.name)]
+        return sorted(left, key=lambda source: source.name != lead) if lead else left
 
     def _ask_another_alone(self, failed: str | None) -> bool:
         """After wrong bytes the sources are tried one by one: whether there is another one, when one has failed."""
@@ -221,7 +226,7 @@ class Arrival:
     def repeat(self, flow: Flow, repeat: Repeat, seat: Seat) -> None:
         """Read the end of a segment that another worker is at. What goes wrong here does no harm."""
         copy: memoryview | None = None
-        source = self.first_choice
+        source = self.first_choice(flow.lead)
         try:
             if seat.move(self._desk.terms_of(source)):
                 copy = self._read_again(source, flow, repeat)
@@ -374,6 +379,10 @@ class Arrival:
             write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
+            if self._suspect not in ("", self._alone):
+                _log.warning(
+                    "%s: gave wrong bytes of %s, which came right from %s", self._suspect, self._name, self._alone
+                )
         elif self.partial.forget_damage():
             self._damages += 1
             if self._damages == _MOST_DAMAGES:
@@ -383,6 +392,8 @@ class Arrival:
         elif outdated := self._outdated():
             self._renewed = True
             self.partial.forget(outdated)
+        elif doubtful := self._doubtful():
+            self.partial.forget(doubtful)
         else:
             self._reject(got)
 
@@ -393,11 +404,24 @@ class Arrival:
         newest = self._versions
         return [index for index, (name, version) in self._origins.items() if newest.get(name, version) != version]
 
+    def _doubtful(self) -> list[int]:
+        """The segments of the source that gave fewest, when two gave bytes that are wrong together; once.
+
+        They are fetched again from the other one. That costs less than all of the blob, and tells which one was wrong.
+        """
+        given = Counter(name for name, _ in self._origins.values())
+        if self._suspect or self._alone is not None or len(given) != 2:
+            return []
+        (self._alone, _), (self._suspect, _) = given.most_common()
+        self._contributors.discard(self._suspect)
+        return [index for index, (name, _) in self._origins.items() if name == self._suspect]
+
     def _reject(self, got: str) -> None:
         """Wrong bytes came. Keep them aside and start over with one source that has not lied about this blob."""
         aside = self._desk.quarantine / self.partial.blob.digest
         contributors, self._contributors = self._contributors, set()
         self._origins.clear()
+        self._suspect = ""
         if len(contributors) == 1:
             self._refused |= contributors
         remaining = self._sources.in_order(self._refused)
@@ -409,6 +433,7 @@ class Arrival:
                 f"{self._name}: expected sha256 {self.partial.blob.digest}, got {got} from {senders}; kept aside in "
                 f"{aside}; the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
             )
+        _log.warning("%s: gave wrong bytes of %s, kept aside in %s", ", ".join(sorted(contributors)), self._name, aside)
         self.partial.begin_again()
         if contributors != {_EARLIER}:
             self._alone = remaining[0].name

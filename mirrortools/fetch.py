@@ -19,9 +19,9 @@ from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
 from mirrortools.files import make_folder
-from mirrortools.flow import WORTH_S, Flow
+from mirrortools.flow import REPEATS_AT_ONCE, WORTH_S, Flow
 from mirrortools.model import Blob
-from mirrortools.pace import MOST, WINDOW_S, Pace, Seen
+from mirrortools.pace import MOST, WINDOW_S, Pace, Second, Seen
 from mirrortools.partial import Partial
 from mirrortools.places import Party, Seat, seated
 from mirrortools.segments import SPAN_SEGMENTS, Span
@@ -109,6 +109,8 @@ class _Coordinator:
         self._sources = sources
         self._shared = Shared(desk, sources, progress, self._behind)
         self._pace = Pace(desk.workers)
+        self._partner = next((source for source in desk.sources[1:] if desk.terms_of(source).together), None)
+        self._second = Second(desk.workers - 1 if desk.workers else MOST)
         self._pending: deque[tuple[Blob, str]] = deque()
         self._jobs: deque[Arrival] = deque()
         self._fetching: dict[Future[None], Arrival] = {}
@@ -126,7 +128,8 @@ class _Coordinator:
         self._pending.extend(wanted.items())
         self._pace = Pace(self._desk.workers, self._hashers_of_use)
         self._hashers = ThreadPoolExecutor(_PROCESSORS + _MOST_CONCLUDING, "hash")
-        self._workers = ThreadPoolExecutor(self._desk.workers or MOST, "fetch", _stand_back)
+        at_once = self._desk.workers or (2 * MOST if self._partner else MOST)
+        self._workers = ThreadPoolExecutor(at_once, "fetch", _stand_back)
         with self._desk.places.joined(self._party), self._hashers, self._workers:
             try:
                 while self._is_busy or (self._pending and not self._hopeless):
@@ -161,13 +164,38 @@ class _Coordinator:
     def _start_some(self) -> None:
         """Hand out spans until enough are under way; blobs that another process has are put off."""
         self._fill()
-        before = self._pace.connections
-        if self._pace.observe(self._seen(), len(self._fetching), self._hashers_of_use) > before:
+        before = self._connections
+        self._observe()
+        if self._connections > before:
             self._fill()
 
-    def _seen(self) -> Seen:
+    def _observe(self) -> None:
+        """Look at what comes from the first source, and from the second one beside it."""
         hashing_s = self._hashing_s + sum(growing.hashing_s for growing in self._open)
-        return Seen(self._desk.clock(), self._progress.fetched_bytes, hashing_s)
+        seen = Seen(self._desk.clock(), self._progress.fetched_bytes, hashing_s)
+        own_bytes = self._progress.from_source.get(self._partner.name, 0) if self._partner else 0
+        with_partner = self._with_partner
+        first = Seen(seen.now_s, seen.fetched_bytes - own_bytes, hashing_s)
+        self._pace.observe(first, len(self._fetching) - with_partner, self._hashers_of_use)
+        if self._partner and not self._pace.waits_for_hashing:
+            is_settled = not self._pace.may_grow(seen.now_s)
+            self._second.observe(seen, own_bytes, with_partner, is_first_settled=is_settled)
+
+    @property
+    def _with_partner(self) -> int:
+        """How many connections ask the second source first."""
+        return sum(bool(flow.lead) for flow in self._flows.values())
+
+    @property
+    def _connections(self) -> int:
+        """How many there may be, to all sources; a configured number is never exceeded."""
+        return self._pace.connections + (0 if self._pace.fixed else self._second.connections)
+
+    def _lead(self, job: Arrival) -> str:
+        """Which source a new connection is to ask first, when that is not the first one."""
+        if self._partner and self._with_partner < self._second.connections and job.may_lead(self._partner):
+            return self._partner.name
+        return ""
 
     @property
     def _hashers_of_use(self) -> int:
@@ -176,7 +204,7 @@ class _Coordinator:
 
     def _fill(self) -> None:
         put_off = 0
-        while len(self._fetching) < self._pace.connections:
+        while len(self._fetching) < self._connections:
             if len(self._pending) > put_off and self._wants_another():
                 put_off += not self._start(*self._pending.popleft())
             elif self._jobs:
@@ -191,7 +219,7 @@ class _Coordinator:
         if self._hopeless or len(self._concluding) >= _MOST_CONCLUDING:
             return False
         with_spans = [job for job in self._jobs if job.has_spans]
-        return not with_spans or len(self._under_way()) < min(self._pace.connections, _PROCESSORS)
+        return not with_spans or len(self._under_way()) < min(self._connections, _PROCESSORS)
 
     def _under_way(self) -> set[Arrival]:
         return {*self._fetching.values(), *(job for job in self._jobs if job.has_spans)}
@@ -238,19 +266,20 @@ class _Coordinator:
         if job.failed or not job.has_spans:
             self._jobs.remove(job)
             return True
-        seat = self._seat(job)
+        lead = self._lead(job)
+        seat = self._seat(job, lead)
         if not seat:
             return False
         if span := job.next_span(self._span_segments(job)):
-            self._begin(job, span, seat)
+            self._begin(job, span, seat, lead)
         return True
 
-    def _seat(self, job: Arrival) -> Seat | None:
+    def _seat(self, job: Arrival, lead: str) -> Seat | None:
         seat = Seat(self._desk.places, self._party, self._sources.stopped)
-        return seat if seat.take(self._desk.terms_of(job.first_choice)) else None
+        return seat if seat.take(self._desk.terms_of(job.first_choice(lead))) else None
 
-    def _begin(self, job: Arrival, span: Span, seat: Seat) -> None:
-        flow = Flow(span, job.partial.segments, self._desk.clock)
+    def _begin(self, job: Arrival, span: Span, seat: Seat, lead: str) -> None:
+        flow = Flow(span, job.partial.segments, self._desk.clock, lead)
         future = self._submit(job, job.fetch_span, flow, seat)
         self._flows[future] = flow
 
@@ -269,11 +298,11 @@ class _Coordinator:
             return False
         job, flow = self._fetching[slowest], self._flows[slowest]
         ahead = flow.ahead()
-        if not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job)):
+        if not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job, flow.lead)):
             return False
         if span := flow.cut(ahead.segments_to_give(rate, self._latency_s)):
-            self._begin(job, span, seat)
-        elif repeat := flow.repeat(ahead.bytes_to_repeat(rate, self._latency_s)):
+            self._begin(job, span, seat, flow.lead)
+        elif self._may_repeat and (repeat := flow.repeat(ahead.bytes_to_repeat(rate, self._latency_s))):
             self._submit(job, job.repeat, flow, repeat, seat)
         else:
             seat.leave()
@@ -285,11 +314,15 @@ class _Coordinator:
 
         Where the rate tells how long that takes it is half of that share, so that all are done at about the same time.
         """
-        connections = max(1, self._pace.connections // max(1, len(self._under_way())))
+        connections = max(1, self._connections // max(1, len(self._under_way())))
         share = -(-job.uncut_segments // (connections if self._pace.fixed else 2 * connections - 1))
         if self._pace.fixed is None:
             share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * SPAN_S / self._desk.segment_bytes)))
         return max(1, min(SPAN_SEGMENTS, share))
+
+    @property
+    def _may_repeat(self) -> bool:
+        return sum(flow.is_repeated for flow in self._flows.values()) < REPEATS_AT_ONCE
 
     def _settle_some(self) -> None:
         """Wait until something has ended or a place is free, and settle what has ended."""
@@ -304,7 +337,7 @@ class _Coordinator:
     def _patience_s(self) -> float | None:
         """How long to wait for news: no longer than until the next look at the pace, when that may change."""
         if not (self._pending or self._jobs):
-            return POLL_S if self._flows and len(self._fetching) < self._pace.connections else None
+            return POLL_S if self._flows and len(self._fetching) < self._connections else None
         return WINDOW_S if self._pace.may_grow(self._desk.clock()) else POLL_S
 
     def _settle(self, future: Future[None] | None) -> None:

@@ -18,6 +18,9 @@ from mirrortools.segments import Segments, Span
 # What does not save so much is not worth a request, and what the server has sent in vain.
 WORTH_S: Final = 0.04
 _LEAST_BYTES: Final = 128 << 10
+# They lie in memory.
+MOST_REPEATED_BYTES: Final = 1 << 20
+REPEATS_AT_ONCE: Final = 4
 _MUCH_SLOWER: Final = 10
 _NOTHING: Final = 1e-3
 _STALLED_S: Final = 2.0
@@ -88,9 +91,13 @@ Copies = Sequence[tuple[int, memoryview]]
 
 
 class Flow:
-    """A span that a worker fetches, segment by segment. Thread-safe."""
+    """A span that a worker fetches, segment by segment. Thread-safe.
 
-    def __init__(self, span: Span, segments: Segments, clock: Callable[[], float]) -> None:
+    `lead` names the source to ask first, when that is not the first one of all.
+    """
+
+    def __init__(self, span: Span, segments: Segments, clock: Callable[[], float], lead: str = "") -> None:
+        self.lead = lead
         self.latency_s = 0.0
         self._clock = clock
         self._segments = segments
@@ -174,6 +181,11 @@ class Flow:
         since_s, before = self._marks[0]
         return (self._came - before) / (now_s - since_s) if now_s - since_s > _SOON_S else None
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether somebody reads an end of its segment a second time."""
+        return self._repeat is not None
+
     def cut(self, count: int) -> Span | None:
         """Take away the last `count` segments, as far as they have not been begun."""
         with self._lock:
@@ -187,7 +199,7 @@ class Flow:
         """Have `count` bytes at the end of the segment, or before what was read a second time, read a second time."""
         with self._lock:
             to = min((start for start, _ in self._copies), default=self._end)
-            start = max(self._offset, to - count)
+            start = max(self._offset, to - min(count, MOST_REPEATED_BYTES))
             if self._repeat or self._is_whole or start >= to:
                 return None
             self._repeat = Repeat(self._index, start, to)

@@ -14,6 +14,8 @@ MOST: Final = 16
 WINDOW_S: Final = 0.1
 HOLD_S: Final = 10.0
 _PAYS: Final = 1.25
+_SECOND_WINDOW_S: Final = 0.5
+_ON_TOP: Final = 0.5
 _FULL: Final = 0.6
 
 
@@ -87,3 +89,53 @@ class Pace:
             self.connections //= 2
             self._rate_before = 0.0
             self._hold_until_s = now_s + HOLD_S
+
+
+@dataclass(slots=True)
+class Second:
+    """The number of connections to a second source beside the first one, which has as many as pay.
+
+    One is tried, then twice as many, as long as half of what the second source brings at least comes on top: where both
+    share a link that is full, what it brings is missing from the first one. After that there are half as many, none at
+    the end, and they are tried again after ten seconds. When all have been found to pay they are kept.
+    """
+
+    most: int
+    connections: int = 0
+    _before: Seen | None = None
+    _own_before: int = 0
+    _rate_before: float | None = None
+    _own_rate: float = 0.0
+    _hold_until_s: float = 0.0
+
+    def observe(self, seen: Seen, own_bytes: int, busy: int, *, is_first_settled: bool) -> int:
+        """Give the number of connections to use from now on.
+
+        `seen` counts the bytes of both sources, `own_bytes` those of the second one, `busy` how many connections to it
+        are in use. None is added before the first source has as many as pay.
+        """
+        before, own_before = self._before, self._own_before
+        if before is None or (busy < self.connections and self.connections):
+            self._before, self._own_before = seen, own_bytes
+            return self.connections
+        elapsed_s = seen.now_s - before.now_s
+        if elapsed_s < _SECOND_WINDOW_S:
+            return self.connections
+        self._before, self._own_before = seen, own_bytes
+        rate, own = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s, (own_bytes - own_before) / elapsed_s
+        if seen.now_s >= self._hold_until_s and self.connections < self.most and (is_first_settled or self.connections):
+            self._judge(seen.now_s, rate, own)
+        return self.connections
+
+    def _judge(self, now_s: float, rate: float, own: float) -> None:
+        gained = own - self._own_rate
+        if self._rate_before is None or (gained > 0 and rate - self._rate_before > _ON_TOP * gained):
+            self._grow(rate, own)
+        else:
+            self.connections //= 2
+            self._rate_before = None
+            self._hold_until_s = now_s + HOLD_S
+
+    def _grow(self, rate: float, own: float) -> None:
+        self._rate_before, self._own_rate = rate, own
+        self.connections = min(self.most, max(1, 2 * self.connections))

@@ -116,7 +116,7 @@ class Pull:
 
 
 def _terms(source: Source) -> Terms:
-    return Terms(source.url, source.max_parallel, source.minimum_rate_bytes_s)
+    return Terms(source.url, source.max_parallel, source.minimum_rate_bytes_s, together=source.use == "together")
 
 
 def _allocated(path: Path) -> int:

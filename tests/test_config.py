@@ -145,6 +145,17 @@ def test_the_minimum_rate_is_the_sources_own_or_the_jobs_or_the_main_files(tmp_p
     assert rates == {"a/b": 1_000_000, "c/d": 2_000_000, "e/f": 125_000}
 
 
+def test_a_backup_source_may_be_used_together_with_the_source(tmp_path: Path) -> None:
+    """It waits for a failure when nothing is said; the source itself has no such key."""
+    together = "backup_source: {url: 'https://b.example', use: together}"
+    (repository,) = read(tmp_path, qwen=f"{together}\nrepositories: [a/b]\n").repositories()
+
+    assert repository.backup_source == Source("https://b.example", use="together")
+    assert Source("https://b.example").use == "failover"
+    with pytest.raises(ConfigError, match="unknown key"):
+        read(tmp_path, qwen="source: {url: 'https://b.example', use: together}\nrepositories: [a/b]\n")
+
+
 def test_a_job_or_a_repository_is_hot(tmp_path: Path) -> None:
     """The repository has the last word; what says nothing is cold."""
     hot = "hot: true\nrepositories: [a/b, {repo: c/d, hot: false}]\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -593,7 +594,7 @@ class Stuck(FakeSource):
 
     def hanging_after(self, first_bytes: int) -> Stuck:
         """Say how many."""
-        self.first_bytes, self.is_first = first_bytes, Semaphore(1)
+        self.first_bytes, self.is_first, self.hangs = first_bytes, Semaphore(1), threading.Event()
         return self
 
     def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
@@ -605,6 +606,7 @@ class Stuck(FakeSource):
             def readinto(self, buffer: memoryview) -> int:
                 left = self.source.first_bytes - self.source_gave
                 if left <= 0:
+                    self.source.hangs.set()
                     self.source.cancelled.wait(20)
                     raise SourceUnavailable("woken")
                 count = FakeReader.readinto(self, buffer[:left])
@@ -630,6 +632,63 @@ def test_a_connection_that_hangs_near_the_end_holds_up_nobody(
     bring(desk, content, progress=progress)
 
     assert stored(desk, content) == content
-    assert source.cancelled.is_set()
+    assert source.cancelled.is_set() or not source.hangs.is_set()
+    assert source.hangs.is_set() or first_bytes > 1 << 20
     assert progress.fetched_bytes == source.sent_bytes <= len(content) + (1 << 20)
     assert source.open_readers == 0
+
+
+class Steady(FakeSource):
+    """A source whose connections bring a piece of `at_most` bytes every `pace_s` seconds, each for itself."""
+
+    pace_s = 0.01
+
+    def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+        reader = FakeSource._answer(self, blob, start, stop, is_old)
+
+        class Paced(FakeReader):
+            def readinto(self, buffer: memoryview) -> int:
+                time.sleep(Steady.pace_s)
+                return FakeReader.readinto(self, buffer)
+
+        return Paced(reader.source, reader.content, reader.start, reader.version)
+
+
+def pair(root: Path, content: bytes, together: bool, wrong: bool = False) -> tuple[Desk, FakeSource, FakeSource]:
+    """Two sources that are limited each for itself, and a desk whose second one may be used with the first one."""
+    first = Steady("first", [content], Faults(at_most=4096))
+    second = Steady("second", [content], Faults(at_most=4096, wrong=wrong))
+    state = root / "state"
+    terms = {"second": Terms("second", together=together)}
+    desk = Desk(Store(root), state / "partial", state / "quarantine", (first, second), 4, 8192, terms=terms)
+    return desk, first, second
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_second_source_is_asked_beside_the_first_one_when_it_may_be(tmp_path: Path, together: bool) -> None:
+    """Otherwise it waits for a failure."""
+    content = noise(4 << 20)
+    desk, first, second = pair(tmp_path, content, together)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+    assert first.sent_bytes > 0
+    assert bool(second.asked) == together
+
+
+def test_wrong_bytes_are_charged_to_the_one_that_gave_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two sources that gave parts, the part of one is fetched again; that shows who was wrong."""
+    content = noise(SEGMENT * 24)
+    brief = FakeSource("brief", [content], Faults(cut_after=SEGMENT * 10))
+    liar = FakeSource("liar", [content], Faults(wrong=True))
+    honest = FakeSource("honest", [content])
+
+    half = FakeSource("half", [content], Faults(cut_after=SEGMENT * 12))
+    bring(desk := desk_for(tmp_path / "few", [half, liar], 1), content)
+    assert stored(desk, content) == content
+    assert "liar: gave wrong bytes of f0, which came right from half" in caplog.text
+    assert not desk.quarantine.exists()
+
+    bring(desk := desk_for(tmp_path / "many", [brief, liar, honest], 1), content)
+    assert stored(desk, content) == content
+    assert "liar: gave wrong bytes of f0, kept aside in " in caplog.text

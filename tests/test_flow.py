@@ -11,7 +11,7 @@ from mirrortools.segments import Segments, Span
 from tests.fakes import Clock
 from tests.strategies import trials
 
-SEGMENT = 1 << 20
+SEGMENT = 1 << 20  # as much as is read a second time at once
 RATES = st.floats(1e3, 1e9)
 
 

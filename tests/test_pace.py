@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace, Seen
+from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace, Second, Seen
 
 
 def after(seconds: float, rate: Callable[[int], float], pace: Pace | None = None) -> Pace:
@@ -82,3 +82,41 @@ def test_while_other_processors_could_hash_connections_are_added() -> None:
         pace.observe(Seen(step * 0.1, step * 10**8 * pace.connections, hashing_s=step * 0.08), pace.connections, 2)
 
     assert pace.connections > START
+
+
+def beside(seconds: float, rates: Callable[[int], tuple[float, float]], *, settled: bool = True) -> Second:
+    """A second source that was watched for so long; `rates` is what both bring, when it has so many connections."""
+    second, now, first_bytes, own_bytes = Second(MOST), 0.0, 0.0, 0.0
+    while now <= seconds:
+        seen = Seen(now, int(first_bytes + own_bytes))
+        second.observe(seen, int(own_bytes), second.connections, is_first_settled=settled)
+        first, own = rates(second.connections)
+        now, first_bytes, own_bytes = now + 0.1, first_bytes + 0.1 * first, own_bytes + 0.1 * own
+    return second
+
+
+def test_a_second_source_gets_connections_while_they_bring_something_on_top() -> None:
+    """Also beside a first one that has many: what counts is what comes on top of that."""
+    assert beside(6.0, lambda n: (320e6, n * 20e6)).connections == MOST
+    assert beside(6.0, lambda n: (320e6, min(n, 4) * 20e6)).connections in (4, 8)
+
+
+def test_a_second_source_gets_none_where_both_share_a_full_link() -> None:
+    """What it brings is missing from the first one; it is tried again after a while."""
+    second = beside(4.0, lambda n: (100e6 - n * 5e6, n * 5e6))
+
+    assert second.connections == 0
+
+
+def test_a_second_source_is_not_tried_before_the_first_one_has_as_many_as_pay() -> None:
+    """Nor is one kept that brings nothing at all."""
+    assert beside(6.0, lambda n: (n * 1e6, n * 20e6), settled=False).connections == 0
+    assert beside(4.0, lambda _: (100e6, 0.0)).connections == 0
+
+
+@given(st.floats(1e5, 1e9), st.floats(1e5, 1e9), st.floats(0, 1))
+def test_a_second_source_never_gets_more_than_the_most(first: float, own: float, shared: float) -> None:
+    """Whatever it brings and takes from the first one."""
+    second = beside(30.0, lambda n: (max(0.0, first - shared * n * own), n * own))
+
+    assert 0 <= second.connections <= MOST

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from mirrortools.config.document import Document, Key
 from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
-from mirrortools.config.schema import EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm, SourcesForm
+from mirrortools.config.schema import BackupForm, EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm, SourcesForm
 from mirrortools.config.tokens import unfitness
 from mirrortools.model import RepoId
 
@@ -165,7 +165,8 @@ def _backup_source(levels: Iterable[File[SourcesForm]], usual_rate: int) -> Sour
 
 def _place(level: File[SourcesForm], form: SourceForm, usual_rate: int) -> Source:
     files = _path(level, form.token_file), _path(level, form.ca_file)
-    return Source(form.url, *files, form.max_parallel, form.minimum_rate or usual_rate)
+    use = form.use if isinstance(form, BackupForm) else "failover"
+    return Source(form.url, *files, form.max_parallel, form.minimum_rate or usual_rate, use)
 
 
 def _path(file: File[SourcesForm], path: Path | None) -> Path | None:

@@ -13,6 +13,7 @@ from mirrortools.model import RepoId
 
 # 1 Mbit/s: a model of 10 GB would take a day.
 DEFAULT_MINIMUM_RATE_BYTES_S: Final = 125_000
+Use = Literal["failover", "together"]
 ForcePush = Literal["refuse", "accept"]
 
 
@@ -21,7 +22,8 @@ class Source:
     """A place to pull from. `url` has no trailing slash and no credentials; the token is in `token_file`.
 
     `max_parallel` is how many connections a run has to it at a time; None: no fewer than in all. A source that brings
-    less than its minimum rate, over all its connections, is left when there is another one.
+    less than its minimum rate, over all its connections, is left when there is another one. A backup is asked when the
+    source fails, or together with it.
     """
 
     url: str
@@ -29,6 +31,7 @@ class Source:
     ca_file: Path | None = None
     max_parallel: int | None = None
     minimum_rate_bytes_s: int = DEFAULT_MINIMUM_RATE_BYTES_S
+    use: Use = "failover"
 
     @property
     def scheme(self) -> str:

@@ -238,6 +238,17 @@ class SourceForm(_Form):
         return {"url": value} if isinstance(value, str) else value
 
 
+class BackupForm(SourceForm):
+    """A second place to pull bytes from."""
+
+    use: Literal["failover", "together"] = Field(
+        default="failover",
+        description="failover: asked when the source fails. together: asked for a part of large files beside the "
+        "source, as long as both bring clearly more than the source alone.",
+        examples=["together"],
+    )
+
+
 class SourcesForm(_Form):
     """What the main file, a job and a repository have in common."""
 
@@ -246,7 +257,7 @@ class SourcesForm(_Form):
         description="The source to pull from. It alone decides what a ref means.",
         examples=["https://huggingface.co", {"url": "https://huggingface.co", "token_file": "hub.token"}],
     )
-    backup_source: SourceForm | None = Field(
+    backup_source: BackupForm | None = Field(
         default=None,
         description="Asked for bytes when the source fails; never decides a ref. A job or repository with a "
         "source of its own does not inherit a backup_source, so that private names are never asked of a public one.",

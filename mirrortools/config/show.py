@@ -120,6 +120,8 @@ def _source(source: Source, usual_rate: int) -> Document | str:
         named["max_parallel"] = source.max_parallel
     if source.minimum_rate_bytes_s != usual_rate:
         named["minimum_rate"] = format_rate(source.minimum_rate_bytes_s)
+    if source.use != "failover":
+        named["use"] = source.use
     return {"url": source.url, **named} if named else source.url
 
 
