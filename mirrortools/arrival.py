@@ -212,8 +212,7 @@ class Arrival:
         if not wanted:
             return True
         start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
-        flow.ask()
-        with self._sources.reading(source), source.open(self.partial.blob, start, stop) as reader:
+        with flow.asking(), self._sources.reading(source), source.open(self.partial.blob, start, stop) as reader:
             if reader.start not in (0, start):
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
             if reader.start != start and not whole:

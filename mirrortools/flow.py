@@ -24,6 +24,7 @@ REPEATS_AT_ONCE: Final = 4
 _MUCH_SLOWER: Final = 10
 _NOTHING: Final = 1e-3
 _STALLED_S: Final = 2.0
+_NO_HELP_S: Final = 5.0
 _MARK_S: Final = 0.5
 _SOON_S: Final = 0.05
 
@@ -111,6 +112,8 @@ class Flow:
         self._copies: list[tuple[int, memoryview]] = []
         self._readers: dict[bool, Cancellable] = {}
         self._is_whole = False
+        self._is_asking = False
+        self._no_help_until_s = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -119,11 +122,17 @@ class Flow:
         with self._lock:
             return Span(self._first, max(self._first, self._stop))
 
-    def ask(self) -> None:
-        """A request is sent."""
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """A request is under way. Between two of them a worker may have to wait, which nobody can shorten."""
         with self._lock:
             self._asked_s = self._heard_s = self._clock()
-            self._marks = None
+            self._marks, self._is_asking = None, True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_asking = False
 
     def never_cut(self) -> None:
         """The source sends all of the blob: nothing can be taken from this flow."""
@@ -164,7 +173,7 @@ class Flow:
         """What is before the connection; None as long as that cannot be said, or nobody can help."""
         now_s = self._clock()
         with self._lock:
-            if self._is_whole or self._repeat:
+            if self._is_whole or self._repeat or not self._is_asking or now_s < self._no_help_until_s:
                 return None
             rate = self._rate(now_s)
             if rate is None:
@@ -222,10 +231,17 @@ class Flow:
             return self._index == repeat.index and self._offset < repeat.stop
 
     def end_repeat(self, repeat: Repeat, copy: memoryview | None) -> None:
-        """Give what was read a second time; None when nothing was. Who has nothing before that is woken."""
+        """Give what was read a second time; None when nothing was. Who has nothing before that is woken.
+
+        After help that failed nobody helps for a while: a source that refuses is not to be asked without a pause.
+        """
+        now_s = self._clock()
         with self._lock:
             self._repeat = None
-            if copy is None or self._index != repeat.index:
+            if self._index != repeat.index or self._offset >= repeat.stop:
+                return
+            if copy is None:
+                self._no_help_until_s = now_s + _NO_HELP_S
                 return
             self._copies.append((repeat.start, copy))
             if self._offset >= repeat.start and (reader := self._readers.get(False)):

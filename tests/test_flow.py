@@ -29,6 +29,7 @@ class Woken:
 def flow(first: int, stop: int, clock: Clock | None = None) -> Flow:
     """A flow of a blob of twenty segments, of which one has been begun."""
     made = Flow(Span(first, stop), Segments(20 * SEGMENT, SEGMENT), clock or Clock())
+    made._is_asking = True  # as within `asking`
     assert made.enter(first)
     return made
 
@@ -162,6 +163,25 @@ def test_who_reads_a_second_time_is_woken_when_the_segment_is_there() -> None:
     made.end_repeat(repeat, memoryview(b"x" * 1000))
 
     assert not made.copies(SEGMENT - 10)
+
+
+def test_nobody_helps_who_waits_for_a_source_nor_at_once_after_help_that_failed() -> None:
+    """A source that refuses is not asked by others instead, without a pause."""
+    clock = Clock()
+    made = flow(0, 3, clock)
+    clock.now += 2.1
+    assert made.ahead()
+    repeat = made.repeat(1000)
+    assert repeat
+    made.end_repeat(repeat, None)
+    assert made.ahead() is None
+    clock.now += 5.1
+    assert made.ahead()
+
+    with made.asking():
+        clock.now += 2.1
+        assert made.ahead()
+    assert made.ahead() is None
 
 
 def test_nobody_is_woken_who_reads_no_more() -> None:
