@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,13 @@ from mirrortools.config import Source
 from mirrortools.desk import Desk, Progress
 from mirrortools.fetch import fetch
 from mirrortools.model import Blob, RepoId
+from mirrortools.places import Terms
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource, Clients, GitMirror, Reader, open_upstream
-from mirrortools.upstreams.lfs import LfsBytes
+from mirrortools.upstreams.lfs import LfsBytes, LfsServer
 from tests.delivery import noise, sha256_blob
-from tests.servers import GitLfsUpstream
+from tests.servers import GitLfsUpstream, Nginx, free_port
+from tests.servers.nginx import user_directive
 
 CONTENT = noise(12 << 20, 5)
 BLOB = sha256_blob(CONTENT)
@@ -94,3 +98,78 @@ def test_a_file_that_changes_between_two_ranges_is_noticed_and_made_good(
     assert source.asked == [(0, 4 << 20), (4 << 20, 8 << 20), (8 << 20, 12 << 20), (0, 4 << 20)]
     assert [request.status for request in upstream.requests() if request.route == "bytes"] == [206, 200, 206, 206, 206]
     assert "model.safetensors changed while it was fetched" in caplog.text
+
+
+@dataclass(frozen=True)
+class Uneven:
+    """A server of blobs whose every second connection is slow; `sent` says what was sent of each range."""
+
+    url: str
+    log: Path
+
+    def source(self, name: str, clients: Clients) -> LfsBytes:
+        """Its bytes, under a name."""
+        return LfsBytes(name, lambda: LfsServer(self.url), clients.trusting(None))
+
+    def sent(self) -> list[tuple[int, int]]:
+        """For each range how many bytes were asked for and sent."""
+        lines = [re.fullmatch(r"bytes=(\d+)-(\d+) (\d+)", line) for line in self.log.read_text().splitlines()]
+        return [(int(line[2]) - int(line[1]) + 1, int(line[3])) for line in lines if line]
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> Iterator[Uneven]:
+    """Nginx with one blob, and a batch answer that leads to it."""
+    folder, port = tmp_path / "uneven", free_port()
+    folder.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    (folder / BLOB.digest).write_bytes(CONTENT)
+    href = f"http://127.0.0.1:{port}/{BLOB.digest}"
+    batch = json.dumps({"objects": [{"oid": BLOB.digest, "actions": {"download": {"href": href}}}]})
+    text = _UNEVEN.format(user=user_directive(), folder=folder, port=port, batch=batch)
+    with Nginx(text, folder, [port]):
+        yield Uneven(f"http://127.0.0.1:{port}/lfs", folder / "access.log")
+
+
+_UNEVEN = """\
+{user}
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    log_format ranges '$http_range $body_bytes_sent';
+    access_log {folder}/access.log ranges;
+    map $connection $rate {{ ~[02468]$ 32k; default 8m; }}
+    server {{
+        listen 127.0.0.1:{port};
+        root {folder};
+        location = /lfs/objects/batch {{ default_type application/json; return 200 '{batch}'; }}
+        location / {{ limit_rate $rate; }}
+    }}
+}}
+"""
+
+
+def test_slow_connections_are_helped_by_those_that_are_done(uneven: Uneven, tmp_path: Path, clients: Clients) -> None:
+    """Over real connections: what is taken from a slow one is not sent by it, and all that came is counted."""
+    desk, progress = desk_for(tmp_path / "root", uneven.source("uneven", clients), workers=4), Progress()
+    fetch({BLOB: "model.safetensors"}, desk, progress)
+
+    assert desk.store.path(BLOB).read_bytes() == CONTENT
+    assert len(CONTENT) <= progress.fetched_bytes <= len(CONTENT) + 4 * SEGMENT
+    clients.close()
+    assert any(sent < asked for asked, sent in uneven.sent())
+
+
+def test_two_real_sources_bring_one_blob_together(uneven: Uneven, tmp_path: Path, clients: Clients) -> None:
+    """The second one is asked for a part beside the first one."""
+    sources = uneven.source("first", clients), uneven.source("second", clients)
+    terms = {"second": Terms("second", together=True)}
+    desk, progress = replace(desk_for(tmp_path / "root", *sources, workers=4), terms=terms), Progress()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mirrortools.pace._SECOND_WINDOW_S", 0.05)
+        fetch({BLOB: "model.safetensors"}, desk, progress)
+
+    assert desk.store.path(BLOB).read_bytes() == CONTENT
+    assert set(progress.from_source) == {"first", "second"}
