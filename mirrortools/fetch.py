@@ -176,7 +176,8 @@ class _Coordinator:
         own_bytes = self._progress.from_source.get(self._partner.name, 0) if self._partner else 0
         with_partner = self._with_partner
         first = Seen(seen.now_s, seen.fetched_bytes - own_bytes, hashing_s)
-        self._pace.observe(first, len(self._fetching) - with_partner, self._hashers_of_use)
+        latency_s = max((flow.latency_s for flow in self._flows.values()), default=0.0)
+        self._pace.observe(first, len(self._fetching) - with_partner, self._hashers_of_use, latency_s)
         if self._partner and not self._pace.waits_for_hashing:
             is_settled = not self._pace.may_grow(seen.now_s)
             self._second.observe(seen, own_bytes, with_partner, is_first_settled=is_settled)

@@ -1,7 +1,7 @@
 """How many connections to use at once: more while more pay.
 
 One connection is best on a fast link, several where each flow is limited. Which it is can only be measured: the
-number doubles as long as the whole gets clearly faster, and goes back one step when it does not.
+number doubles (one is made four) as long as the whole gets clearly faster, and goes back one step when it does not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ _PAYS: Final = 1.25
 _SECOND_WINDOW_S: Final = 0.5
 _ON_TOP: Final = 0.5
 _FULL: Final = 0.6
+_LEAP: Final = 4
+_LONGEST_LATENCY_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,8 @@ class Pace:
     hashing: float = 0.0
     _before: Seen | None = None
     _rate_before: float = 0.0
+    _factor: int = 2
+    _not_before_s: float = 0.0
     _hold_until_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -51,14 +55,14 @@ class Pace:
         """Whether the next look may tell that more connections pay."""
         return not self.fixed and self.connections < MOST and now_s >= self._hold_until_s
 
-    def observe(self, seen: Seen, busy: int, hashers: int = 1) -> int:
+    def observe(self, seen: Seen, busy: int, hashers: int = 1, latency_s: float = 0.0) -> int:
         """Give the number of connections to use from now on.
 
         `busy` is how many are in use, `hashers` how many threads could hash what comes; when those have their hands
-        full, more connections cannot pay.
+        full, more connections cannot pay. A new one brings nothing for `latency_s`, in which nothing is judged.
         """
         before = self._before
-        if before is None:
+        if before is None or not seen.fetched_bytes or seen.now_s < self._not_before_s:
             self._before = seen
             return self.connections
         elapsed_s = seen.now_s - before.now_s
@@ -71,7 +75,10 @@ class Pace:
         if self.fixed or busy < self.connections:
             return self.connections
         if seen.now_s >= self._hold_until_s:
+            number = self.connections
             self._judge(seen.now_s, rate)
+            if self.connections != number:
+                self._not_before_s = seen.now_s + min(latency_s, _LONGEST_LATENCY_S)
         return self.connections
 
     @property
@@ -84,11 +91,16 @@ class Pace:
             return
         if rate > self._rate_before * _PAYS and self.connections < MOST:
             self._rate_before = rate
-            self.connections *= 2
+            self._grow()
         elif self._rate_before and self.connections > 1 and rate <= self._rate_before * _PAYS:
-            self.connections //= 2
+            self.connections //= self._factor
             self._rate_before = 0.0
             self._hold_until_s = now_s + HOLD_S
+
+    def _grow(self) -> None:
+        """Double the number; the first one alone is made four."""
+        self._factor = _LEAP if self.connections == START and not self._hold_until_s else 2
+        self.connections = min(MOST, self.connections * self._factor)
 
 
 @dataclass(slots=True)

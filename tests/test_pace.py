@@ -22,7 +22,7 @@ def after(seconds: float, rate: Callable[[int], float], pace: Pace | None = None
 
 
 def test_where_each_flow_is_limited_all_are_used_soon() -> None:
-    """The number doubles with every window."""
+    """The number grows with every window."""
     assert after(5 * WINDOW_S, lambda n: n * 20e6).connections == MOST
 
 
@@ -47,6 +47,19 @@ def test_it_looks_again_after_a_while() -> None:
     while now < 3 * HOLD_S:
         pace.observe(Seen(now, int(total)), pace.connections)
         now, total = now + 0.05, total + 0.05 * 1e6 * pace.connections
+
+    assert pace.connections == MOST
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 0.3, 0.9])
+def test_far_away_a_connection_is_not_judged_before_it_brings_something(latency_s: float) -> None:
+    """Connecting takes several round trips: what a new one is worth is seen when its first bytes are there."""
+    pace, now, total, began = Pace(), 0.0, 0.0, [0.0]
+    while now <= 10 * latency_s + 2:
+        pace.observe(Seen(now, int(total)), pace.connections, latency_s=latency_s)
+        began += [now] * (pace.connections - len(began))
+        now += 0.05
+        total += 0.05 * 20e6 * sum(now > start + latency_s for start in began)
 
     assert pace.connections == MOST
 
