@@ -126,6 +126,7 @@ def index(repositories: Iterable[About]) -> Iterator[str]:
     lines = (
         f"HF_ENDPOINT={HOST_WORD} hf download ORG/NAME",
         f"git clone {HOST_WORD}/ORG/NAME",
+        f"curl -fsS {HOST_WORD}/.mirror/setup.sh | sh    # for all that this user does; it says how to undo it",
     )
     yield f"<pre><code>{escape(chr(10).join(lines))}</code></pre>\n</section>\n"
     yield '<section class="files">\n<table>\n'

@@ -14,6 +14,7 @@ The only module that knows the served shape. Everything it writes is below `<roo
     <repo.path>.git/                      a bare repository for dumb HTTP, its packs symlinks to blobs
     latest/<repo.path>                    symlink to the default branch's files, for rsyncd
     .mirror/index.html, style.css         the index of all repositories, and how pages look
+    .mirror/setup.sh                      what clients run to use this mirror
     .mirror/changes/<day>                 what was published when: the time and an rsync.list a line
 
 Only the standard library is used here, because the receiver runs this module on edges.
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mirrortools import hubapi
+from mirrortools.client import SCRIPT, SCRIPT_PATH
 from mirrortools.errors import HostileTree, NoSpace, StoreError
 from mirrortools.files import (
     line_up,
@@ -199,9 +201,13 @@ class Tree:
                 _replace(meta / "about.json", _json(About.of(publication.manifests[commit]).to_json()))
 
     def publish_index(self) -> None:
-        """Write the page that lists all repositories, and the stylesheet. Raises StoreError, NoSpace."""
+        """Write the page that lists all repositories, the stylesheet, and the script for clients.
+
+        Raises StoreError, NoSpace.
+        """
         with _writing(self.public):
             _replace(self.public / STYLE_PATH, STYLE.encode())
+            _replace(self.public / SCRIPT_PATH, SCRIPT.encode())
             write_pieces(self.public / INDEX, map(str.encode, index(self._abouts())))
 
     @property

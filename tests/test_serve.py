@@ -63,7 +63,15 @@ def test_all_temporary_files_are_in_the_run_folder(tmp_path: Path) -> None:
     paths = re.findall(r"(?<=\s)/[\w./-]+(?=[;\s])", re.sub(r"#.*", "", text))
     outside = [path for path in paths if not path.startswith((f"{tmp_path}/run/", f"{tmp_path}/root/public"))]
 
-    assert set(outside) <= {str(find_njs_module()), "/", "/models/", "/datasets/", "/.mirror/", "/.mirror/index.html"}
+    assert set(outside) <= {
+        str(find_njs_module()),
+        "/",
+        "/models/",
+        "/datasets/",
+        "/.mirror/",
+        "/.mirror/index.html",
+        "/.mirror/setup.sh",
+    }
 
 
 def test_the_name_decides_who_is_default_server(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "edge": ("edge", "edge", "Provision, list and audit edges, change keys."),
     "nginx": ("nginx", "nginx", "Print or install the configuration of nginx."),
     "rsyncd": ("rsyncd", "rsyncd", "Print or install the configuration of rsyncd."),
+    "client": ("client", "client", "Let clients on this host use a mirror, or undo that."),
     "serve": ("serve", "serve", "Serve the mirror in the foreground."),
     "systemd": ("systemd", "systemd", "Print or install service and timer units."),
 }

@@ -226,3 +226,39 @@ def test_the_index_has_every_repository(urls: dict[str, str]) -> None:
 def test_other_urls_are_what_they_were(urls: dict[str, str], path: str, status: int) -> None:
     """A page is where a repository is, and nowhere else."""
     assert curl(f"{urls['origin']}{path}").status in (status, 400 if ".." in path else status)
+
+
+@pytest.mark.parametrize("host", ["origin", "e1"])
+def test_the_set_up_that_the_index_names(urls: dict[str, str], host: str, tmp_path: Path) -> None:
+    """After it, unmodified clients that mean huggingface.co come here, git-lfs too; after undo they do not."""
+    html = unescape(curl(f"{urls[host]}/").body.decode())
+    (command,) = re.findall(r"curl -fsS \S+/setup\.sh \| sh", html)
+    env = hub_environment(urls[host], tmp_path / "cache") | {"HOME": str(tmp_path / "home"), "GIT_TERMINAL_PROMPT": "0"}
+    env = {name: value for name, value in env.items() if not name.startswith("XDG_") and name != "HF_ENDPOINT"}
+    env["PATH"] = f"{hub_program('2.4.0', 'hf').parent}:{env['PATH']}"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / ".profile").write_text("# mine")
+
+    def shell(text: str) -> str:
+        words = ["sh", "-lc", f"PATH='{env['PATH']}'; {text}"]
+        done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90)
+        assert done.returncode == 0, (text, done.stdout, done.stderr)
+        return done.stdout
+
+    shell(command)
+    shell("git lfs install --skip-repo && git clone -q https://huggingface.co/acme/tiny")
+    shell("hf download acme/tiny config.json")
+    shell("git -C tiny lfs fetch --all")
+
+    assert read_folder(tmp_path / "tiny").items() >= MODEL.items()
+    assert list(tmp_path.glob("cache/hub/models--acme--tiny/snapshots/*/config.json"))
+    shell(f"{command} -s -- undo")
+    assert (tmp_path / "home" / ".profile").read_text() == "# mine"
+    assert "insteadof" not in shell("git config --global --list").lower()
+
+
+def test_a_host_that_is_none_is_not_put_into_the_script(urls: dict[str, str]) -> None:
+    """Whoever asks with a Host header that is no host gets a script that cannot run it."""
+    body = curl(f"{urls['origin']}/.mirror/setup.sh", "-H", "Host: a'$(touch x)'").body
+
+    assert b"touch" not in body
