@@ -7,7 +7,6 @@ it too: `.mirror/setup.sh`, in which nginx puts its own address in the place of 
 from __future__ import annotations
 
 import re
-import subprocess
 from typing import Final
 
 from mirrortools.errors import ConfigError, StoreError
@@ -26,6 +25,8 @@ def script_for(url: str) -> str:
 
 def run(script: str, *words: str) -> str:
     """Run the script with these arguments; what it said. Raises StoreError."""
+    import subprocess
+
     done = subprocess.run(["sh", "-s", "--", *words], input=script, capture_output=True, text=True, check=False)
     if done.returncode:
         raise StoreError(done.stderr.strip() or f"the script ended with status {done.returncode}")

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
-from mirrortools.tree import LISTING
+from mirrortools.revision import LISTING
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
 MOST_SLASHES: Final = 8

@@ -17,7 +17,8 @@ The only module that knows the served shape. Everything it writes is below `<roo
     .mirror/setup.sh                      what clients run to use this mirror
     .mirror/changes/<day>                 what was published when: the time and an rsync.list a line
 
-Only the standard library is used here, because the receiver runs this module on edges.
+Only the standard library is used here, because the receiver runs this module on edges. What writes is imported when
+there is something to write: most runs only look.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator,
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mirrortools import hubapi
-from mirrortools.client import SCRIPT, SCRIPT_PATH
 from mirrortools.errors import HostileTree, NoSpace, StoreError
 from mirrortools.files import (
     line_up,
@@ -46,7 +46,6 @@ from mirrortools.files import (
     write_file,
     write_pieces,
 )
-from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX, Linked, metalink
 from mirrortools.model import (
     KINDS,
     Blob,
@@ -56,22 +55,16 @@ from mirrortools.model import (
     RepoId,
     Revision,
     check_full_ref,
-    json_pieces,
     quote_ref,
 )
-from mirrortools.pages import STYLE_PATH, About, index, page
-from mirrortools.pieces import needs_pieces, read_pieces
 from mirrortools.statements import Signed
-from mirrortools.style import STYLE
-from mirrortools.sums import SUMS, parse_sums, sha256_sums, sums_line
+
+if TYPE_CHECKING:
+    from mirrortools.pages import About
 
 T = TypeVar("T")
 
-# A listing lies in the folder that it lists, under the one name that no file of a repository can have.
-LISTING = ".git"
-RSYNC_LIST = "rsync.list"
 LATEST = "latest"
-PAGE = "page.html"
 INDEX = ".mirror/index.html"
 CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
@@ -115,6 +108,8 @@ class Tree:
 
         Raises StoreError, NoSpace.
         """
+        from mirrortools.revision import RSYNC_LIST
+
         repo = publication.repo
         lists = [f"{repo.path}/meta/{name}" for name in (*(f"{commit}/{RSYNC_LIST}" for commit in commits), RSYNC_LIST)]
         folder = self.public / CHANGES
@@ -139,20 +134,19 @@ class Tree:
         The same commit with another manifest (other include or exclude rules) replaces the former one.
         Raises StoreError, NoSpace.
         """
+        from mirrortools.revision import RSYNC_LIST, RevisionFiles, has_content
+
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
         meta = folder / "meta" / commit
         is_whole = (meta / RSYNC_LIST).is_file() and (folder / "commits" / commit).is_dir()
-        if is_whole and _has_content(meta / "manifest.json", manifest.json_pieces()):
+        if is_whole and has_content(meta / "manifest.json", manifest.json_pieces()):
             return False
         self._require(manifest.iter_blobs(), str(manifest.revision))
         with self._staging(commit) as stage:
-            _write_links(stage / "files", f"{manifest.revision.repo.path}/commits/{commit}", manifest)
-            _write_answers(stage / "meta", manifest)
-            _write_sums(stage / "meta", manifest, self.public)
-            _write_metalinks(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
-            _write_page(stage / "meta", stage / "meta" / SUMS, manifest, mirrors, self.public)
-            _write_new(stage / "meta" / RSYNC_LIST, _of_revision(manifest))
+            files = RevisionFiles(manifest, tuple(mirrors), self.public)
+            files.write_links(stage / "files")
+            files.write_meta(stage / "meta")
             move_folder(stage / "files", folder / "commits" / commit)
             move_folder(stage / "meta", folder / "meta" / commit)
         return True
@@ -162,17 +156,21 @@ class Tree:
 
         Return whether anything changed. Raises StoreError, NoSpace.
         """
+        from mirrortools.metalink import OF_REVISION
+        from mirrortools.revision import METALINKS, PAGE, RevisionFiles
+        from mirrortools.sums import SUMS
+
         commit = manifest.revision.commit
         meta = self._folder(manifest.revision.repo) / "meta" / commit
+        files = RevisionFiles(manifest, tuple(mirrors), self.public)
         with self._staging(commit) as stage:
-            if (meta / PAGE).is_file() and _says(meta / OF_REVISION, meta / SUMS, manifest, mirrors, self.public):
+            if files.says_where(meta):
                 return False
-            (stage / "files").mkdir()
-            _write_metalinks(stage, meta / SUMS, manifest, mirrors, self.public)
-            _write_page(stage, meta / SUMS, manifest, mirrors, self.public)
+            (stage / METALINKS).mkdir()
+            files.write_where(stage, meta / SUMS)
             sync_contents([stage / PAGE])
             move_file(stage / PAGE, meta / PAGE)
-            move_folder(stage / "files", meta / "files")
+            move_folder(stage / METALINKS, meta / METALINKS)
             if mirrors:  # last: it tells whether all was written
                 sync_contents([stage / OF_REVISION])
                 move_file(stage / OF_REVISION, meta / OF_REVISION)
@@ -193,6 +191,8 @@ class Tree:
 
     def _describe(self, publication: Publication) -> None:
         """Keep what the index will say of a repository."""
+        from mirrortools.pages import About
+
         ref = _default_ref(publication)
         commit = hubapi.short_refs(publication.refs)[ref] if ref else min(publication.manifests, default=None)
         meta = self._folder(publication.repo) / "meta"
@@ -205,6 +205,10 @@ class Tree:
 
         Raises StoreError, NoSpace.
         """
+        from mirrortools.client import SCRIPT, SCRIPT_PATH
+        from mirrortools.pages import STYLE_PATH, index
+        from mirrortools.style import STYLE
+
         with _writing(self.public):
             _replace(self.public / STYLE_PATH, STYLE.encode())
             _replace(self.public / SCRIPT_PATH, SCRIPT.encode())
@@ -216,6 +220,8 @@ class Tree:
         return (self.public / INDEX).is_file()
 
     def _abouts(self) -> Iterator[About]:
+        from mirrortools.pages import About
+
         for repo in self.repositories():
             with suppress(StoreError):
                 record = self._folder(repo) / "meta" / "about.json"
@@ -411,15 +417,6 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _has_content(path: Path, pieces: Iterable[str]) -> bool:
-    """Whether a file is there and consists of `pieces`."""
-    try:
-        with path.open("rb") as file:
-            return all(file.read(len(piece)) == piece for piece in map(str.encode, pieces)) and not file.read(1)
-    except FileNotFoundError:
-        return False
-
-
 def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
     """What `parse` makes of a JSON file; None when there is no such file. Raises StoreError."""
     try:
@@ -461,44 +458,10 @@ def _replace(path: Path, content: bytes) -> bool:
     return True
 
 
-def _target(folder: str, blob: Blob) -> str:
-    """The relative symlink from a file in `folder` (below public) to `blob`."""
-    return "../" * (folder.count("/") + 1) + blob.path
-
-
-def _write_links(stage: Path, final: str, manifest: Manifest) -> None:
-    """Write a revision's files as they must be when `stage` is renamed to `final` (below public)."""
-    stage.mkdir()
-    made = {""}
-    for path, entry in manifest.files.items():
-        folder = path.rpartition("/")[0]
-        if folder not in made:
-            (stage / folder).mkdir(parents=True, exist_ok=True)
-            made.add(folder)
-        target = _target(f"{final}/{folder}" if folder else final, entry.blob)
-        os.symlink(target, f"{stage}/{path}")  # noqa: PTH211  (tens of thousands of them)
-
-
-def _write_answers(stage: Path, manifest: Manifest) -> None:
-    """Write the API's answers for a revision and its manifest."""
-    _write_new(stage / "manifest.json", manifest.json_pieces())
-    _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
-    _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
-    for listing in hubapi.listings(manifest):
-        _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
-        if listing.recursive is not None:
-            _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
-
-
-def _of_revision(manifest: Manifest) -> Iterator[str]:
-    """What a mirror needs of a revision, a line each: blobs, then the folders with what is to be shown."""
-    yield from (f"{blob.path}\n" for blob in manifest.iter_blobs())
-    repo, commit = manifest.revision.repo, manifest.revision.commit
-    yield f"{repo.path}/commits/{commit}/\n{repo.path}/meta/{commit}/\n"
-
-
 def _of_repository(publication: Publication) -> Iterator[str]:
     """What a mirror needs of a repository besides its revisions."""
+    from mirrortools.revision import RSYNC_LIST
+
     path = publication.repo.path
     yield from (f"{blob.path}\n" for _, blob in sorted(publication.git.packs.items()))
     names = ["git.json", "refs.json", "about.json", RSYNC_LIST, *(["mirrors.json"] if publication.mirrors else [])]
@@ -516,51 +479,6 @@ def _default_ref(publication: Publication) -> str | None:
     names = sorted(hubapi.short_refs(publication.refs))
     favourites = ("main", publication.git.head.removeprefix("refs/heads/"), *names)
     return next((name for name in favourites if name in names), None)
-
-
-def _write_sums(stage: Path, manifest: Manifest, public: Path) -> None:
-    _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sha256_sums(manifest, public)))
-
-
-def _write_metalinks(stage: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> None:
-    """Write what `metalink` says of a revision, and of each larger file; nothing when no mirror is known."""
-    if not mirrors:
-        return
-    _write_new(stage / OF_REVISION, metalink(manifest, _linked(sums, manifest, public), mirrors))
-    for file in _linked(sums, manifest, public):
-        if file.size >= LEAST_BYTES:
-            # Beside a file `x` there may be a folder `x.meta4`: what is in it stands in the revision's metalink alone.
-            with suppress(FileExistsError, NotADirectoryError):
-                _write_new(stage / "files" / f"{file.path}{SUFFIX}", metalink(manifest, [file], mirrors))
-
-
-def _write_page(stage: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> None:
-    card = (public / manifest.card.path).read_text(encoding="utf-8") if manifest.card else None
-    with sums.open(encoding="utf-8", newline="\n") as file:
-        _write_new(stage / PAGE, page(manifest, parse_sums(file), card, metalinks=bool(mirrors)))
-
-
-def _says(written: Path, sums: Path, manifest: Manifest, mirrors: Sequence[str], public: Path) -> bool:
-    """Whether a revision's metalink is what it should be."""
-    if not mirrors:
-        return not written.exists()
-    return _has_content(written, metalink(manifest, _linked(sums, manifest, public), mirrors))
-
-
-def _linked(sums: Path, manifest: Manifest, public: Path) -> Iterator[Linked]:
-    """The files of a revision as a metalink has them, by the sums that were written of it."""
-    with sums.open(encoding="utf-8", newline="\n") as file:
-        for path, sha256 in parse_sums(file):
-            blob = manifest.files[path].blob
-            pieces = read_pieces(public, blob) if needs_pieces(blob) else None
-            yield Linked(path, blob.size, sha256, pieces)
-
-
-def _write_new(path: Path, pieces: Iterable[str]) -> None:
-    """Write a file of a staged folder, which is made durable as a whole when it moves."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        file.writelines(map(str.encode, pieces))
 
 
 def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:
@@ -583,9 +501,11 @@ def _unlink(folder: Path, names: Collection[str]) -> None:
 
 
 def _point_packs(folder: Path, final: str, snapshot: GitSnapshot) -> None:
+    from mirrortools.revision import link_target
+
     make_folder(folder)
     for name, blob in sorted(snapshot.packs.items()):
-        link, target = folder / name, _target(final, blob)
+        link, target = folder / name, link_target(final, blob)
         if not link.is_symlink() or str(link.readlink()) != target:
             point_link(link, target)
 

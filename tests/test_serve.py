@@ -11,6 +11,7 @@ import pytest
 
 from mirrortools import cli
 from mirrortools.errors import ServeError
+from mirrortools.revision import LISTING
 from mirrortools.serve import (
     Installed,
     Site,
@@ -23,7 +24,6 @@ from mirrortools.serve import (
     worker_user,
     write_standalone,
 )
-from mirrortools.tree import LISTING
 
 
 def standalone(tmp_path: Path, user: str = "") -> Site:

@@ -7,7 +7,7 @@ import querystring from 'querystring';
 const OID = /^[0-9a-f]{64}$/;
 const MOST_OBJECTS = 10000;
 const LFS_TYPE = 'application/vnd.git-lfs+json';
-// The name under which mirrortools.tree writes a folder's listing into that folder.
+// The name under which mirrortools.revision writes a folder's listing into that folder.
 const LISTING = '.git';
 
 // POST {repository}/info/lfs/objects/batch, see git-lfs's docs/api/batch.md.

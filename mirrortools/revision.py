@@ -1,0 +1,129 @@
+"""The files that are served of one revision: links to its blobs, and beside them all that is said about it.
+
+They are written into a stage, which the tree moves into place. Only the standard library is used here, because the
+receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from mirrortools import hubapi
+from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX, Linked, metalink
+from mirrortools.model import Blob, Manifest, json_pieces
+from mirrortools.pages import page
+from mirrortools.pieces import needs_pieces, read_pieces
+from mirrortools.sums import SUMS, parse_sums, sha256_sums, sums_line
+
+# A listing lies in the folder that it lists, under the one name that no file of a repository can have.
+LISTING: Final = ".git"
+RSYNC_LIST: Final = "rsync.list"
+PAGE: Final = "page.html"
+METALINKS: Final = "files"
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFiles:
+    """What is served of the revision of a manifest whose blobs lie below `public`.
+
+    `mirrors` are the base URLs of the hosts that serve it, the best first; without any there are no metalinks.
+    """
+
+    manifest: Manifest
+    mirrors: tuple[str, ...]
+    public: Path
+
+    def write_links(self, stage: Path) -> None:
+        """Write the files themselves as they must be when `stage` is renamed to its place."""
+        final = f"{self.manifest.revision.repo.path}/commits/{self.manifest.revision.commit}"
+        stage.mkdir()
+        made = {""}
+        for path, entry in self.manifest.files.items():
+            folder = path.rpartition("/")[0]
+            if folder not in made:
+                (stage / folder).mkdir(parents=True, exist_ok=True)
+                made.add(folder)
+            target = link_target(f"{final}/{folder}" if folder else final, entry.blob)
+            os.symlink(target, f"{stage}/{path}")  # noqa: PTH211  (tens of thousands of them)
+
+    def write_meta(self, stage: Path) -> None:
+        """Write all that is said about the revision."""
+        manifest = self.manifest
+        _write_new(stage / "manifest.json", manifest.json_pieces())
+        _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
+        _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
+        for listing in hubapi.listings(manifest):
+            _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
+            if listing.recursive is not None:
+                _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
+        sums = sha256_sums(manifest, self.public)
+        _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sums))
+        self.write_where(stage, stage / SUMS)
+        _write_new(stage / RSYNC_LIST, self._needed())
+
+    def write_where(self, stage: Path, sums: Path) -> None:
+        """Write what depends on mirrors and pieces: the page, and metalinks of all and of each larger file."""
+        self._write_page(stage / PAGE, sums)
+        if not self.mirrors:
+            return
+        _write_new(stage / OF_REVISION, metalink(self.manifest, self._linked(sums), self.mirrors))
+        for file in self._linked(sums):
+            if file.size >= LEAST_BYTES:
+                # Beside a file `x` there may be a folder `x.meta4`: what is in it stands in the revision's alone.
+                with suppress(FileExistsError, NotADirectoryError):
+                    path = stage / METALINKS / f"{file.path}{SUFFIX}"
+                    _write_new(path, metalink(self.manifest, [file], self.mirrors))
+
+    def says_where(self, meta: Path) -> bool:
+        """Whether what `write_where` would write is there."""
+        if not (meta / PAGE).is_file():
+            return False
+        if not self.mirrors:
+            return not (meta / OF_REVISION).exists()
+        return has_content(meta / OF_REVISION, metalink(self.manifest, self._linked(meta / SUMS), self.mirrors))
+
+    def _write_page(self, path: Path, sums: Path) -> None:
+        blob = self.manifest.card
+        card = (self.public / blob.path).read_text(encoding="utf-8") if blob else None
+        with sums.open(encoding="utf-8", newline="\n") as file:
+            _write_new(path, page(self.manifest, parse_sums(file), card, metalinks=bool(self.mirrors)))
+
+    def _linked(self, sums: Path) -> Iterator[Linked]:
+        """The files as a metalink has them, by the sums that were written of them."""
+        with sums.open(encoding="utf-8", newline="\n") as file:
+            for path, sha256 in parse_sums(file):
+                blob = self.manifest.files[path].blob
+                pieces = read_pieces(self.public, blob) if needs_pieces(blob) else None
+                yield Linked(path, blob.size, sha256, pieces)
+
+    def _needed(self) -> Iterator[str]:
+        """What a mirror needs of the revision, a line each: blobs, then the folders with what is to be shown."""
+        yield from (f"{blob.path}\n" for blob in self.manifest.iter_blobs())
+        repo, commit = self.manifest.revision.repo, self.manifest.revision.commit
+        yield f"{repo.path}/commits/{commit}/\n{repo.path}/meta/{commit}/\n"
+
+
+def link_target(folder: str, blob: Blob) -> str:
+    """The relative symlink from a file in `folder` (below public) to `blob`."""
+    return "../" * (folder.count("/") + 1) + blob.path
+
+
+def has_content(path: Path, pieces: Iterable[str]) -> bool:
+    """Whether a file is there and consists of `pieces`."""
+    try:
+        with path.open("rb") as file:
+            return all(file.read(len(piece)) == piece for piece in map(str.encode, pieces)) and not file.read(1)
+    except FileNotFoundError:
+        return False
+
+
+def _write_new(path: Path, pieces: Iterable[str]) -> None:
+    """Write a file of a staged folder, which is made durable as a whole when it moves."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.writelines(map(str.encode, pieces))
