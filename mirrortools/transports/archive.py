@@ -10,12 +10,16 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
+from threading import Lock
 from typing import Final
 
 PYTHON_AT_LEAST: Final = (3, 11)
 _PACKAGE: Final = "mirrortools"
 _RECEIVER: Final = f"{_PACKAGE}.receiver"
 _GATE: Final = f"{_PACKAGE}.gate"
+# Edges are reached side by side, and two threads that parse at once are too much for Python 3.11: it counts how deep
+# they are together ("AST constructor recursion depth mismatch", python/cpython#106905).
+_PARSING: Final = Lock()
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 # Reads the archive into a file that has no name, so that nothing is written to the edge's disk.
 _BOOTSTRAP: Final = f"""\
