@@ -146,9 +146,13 @@ def test_what_is_not_ours_stays() -> None:
     steps = plan(SETTING, there)
     done = after(steps, there)
 
+    ours = after(plan(SETTING, BARE), BARE)
+    taken_over = replace(ours, entries={**ours.entries, RSYNCD: there.entries[RSYNCD]})
+
     assert f"{RSYNCD} is not ours and stays as it is" in says(steps)
-    assert done.content(RSYNCD) == b"[pub]\n"
-    assert RSYNCD not in says(removal(SETTING, done, purge=True))
+    for facts in (done, taken_over, after(plan(SETTING, taken_over), taken_over)):
+        assert facts.content(RSYNCD) == b"[pub]\n"
+        assert RSYNCD not in says(removal(SETTING, facts, purge=True))
 
 
 def test_the_way_back_takes_away_what_the_record_names() -> None:

@@ -80,26 +80,28 @@ def plan(setting: Setting, facts: Facts) -> Plan:
     _check(setting, facts, record)
     setting = wanted.as_before(setting, record)
     home, made = wanted.home_of(facts.home)
-    folders = wanted.folders(setting, home, made)
-    files = wanted.files(setting, home, made, facts.content(wanted.keys_path(home)))
-    packages = tuple(package for path, package in wanted.NEEDS.items() if path not in facts.entries)
-    notes = [
-        f"{file.path} is not ours and stays as it is{_advice(file, facts)}" for file in files if _foreign(file, facts)
-    ]
-    files = [file for file in files if not _foreign(file, facts)]
-    welcome = _has_welcome(facts) or "nginx" in packages
-    moved = welcome or bool(record and record.moved_welcome)
-    mine = [file.path for file in files if not file.once and file.path != wanted.keys_path(home)]
     keys = wanted.keys_path(home)
-    root = str(setting.edge.root)
-    made_folders = tuple(
-        f.path for f in folders if not f.path.startswith(root) and f.path not in (home, f"{home}/.ssh")
+    folders = wanted.folders(setting, home, made)
+    every = wanted.files(setting, home, made, facts.content(keys))
+    files = [file for file in every if not _foreign(file, facts)]
+    packages = tuple(package for path, package in wanted.NEEDS.items() if path not in facts.entries)
+    welcome = _has_welcome(facts) or "nginx" in packages
+    mine = tuple(file.path for file in files if not file.once and file.path != keys)
+    kept = Record(
+        edge=setting.edge.name,
+        root=str(setting.edge.root),
+        account=setting.account,
+        made_account=made,
+        keys=keys,
+        files=mine,
+        folders=tuple(folder.path for folder in folders if folder.is_program),
+        moved_welcome=welcome or bool(record and record.moved_welcome),
+        rsyncd=bool(setting.rsyncd),
+        server_name=setting.server_name or "",
     )
-    served = bool(setting.rsyncd), setting.server_name or ""
-    kept = Record(setting.edge.name, root, setting.account, made, keys, tuple(mine), made_folders, moved, *served)
-    gone = [path for path in (record.files if record else ()) if path not in mine and path in facts.entries]
-    files.insert(0, File(wanted.RECORD, kept.content()))
-    writes = [step for file in files if (step := _write(file, facts))]
+    writes = [step for file in (File(wanted.RECORD, kept.content()), *files) if (step := _write(file, facts))]
+    known = {file.path for file in every}
+    gone = [path for path in (record.files if record else ()) if path not in known and path in facts.entries]
     steps = [
         *([_install(packages)] if packages else []),
         *([_account(setting, home)] if facts.home is None else []),
@@ -108,15 +110,20 @@ def plan(setting: Setting, facts: Facts) -> Plan:
         *(_remove(path) for path in gone),
         *([_remove_welcome()] if welcome else []),
     ]
-    changed = {step.words[-3] for step in writes}
-    if welcome or any(path.startswith(wanted.NGINX) for path in changed) or "nginx" not in facts.active:
-        steps.append(Step("let nginx check its configuration, and read it", ("sh", "-c", _NGINX)))
-    if setting.rsyncd and facts.systemd and wanted.RSYNCD in mine:
-        if wanted.RSYNCD in changed or "rsync" not in facts.active:
-            steps.append(Step("start rsync's daemon, port 873", ("sh", "-c", _RSYNC)))
-    elif setting.rsyncd and wanted.RSYNCD in changed:
+    changed = {step.words[-3] for step in writes} | ({wanted.WELCOME} if welcome else set())
+    steps += _services(changed, facts, with_rsync=wanted.RSYNCD in mine)
+    notes = [_left_alone(file, facts) for file in every if file not in files]
+    if wanted.RSYNCD in changed and not facts.systemd:
         notes.append("systemd does not run there: start `rsync --daemon` as that host starts its services")
     return Plan(tuple(steps), tuple(notes), packages)
+
+
+def _services(changed: Iterable[str], facts: Facts, *, with_rsync: bool) -> Iterator[Step]:
+    """Let services read what changed, and start those that do not run."""
+    if any(path.startswith(wanted.NGINX) for path in changed) or "nginx" not in facts.active:
+        yield Step("let nginx check its configuration, and read it", ("sh", "-c", _NGINX))
+    if with_rsync and facts.systemd and (wanted.RSYNCD in changed or "rsync" not in facts.active):
+        yield Step("start rsync's daemon, port 873", ("sh", "-c", _RSYNC))
 
 
 def _check(setting: Setting, facts: Facts, record: Record | None) -> None:
@@ -143,14 +150,19 @@ def _check(setting: Setting, facts: Facts, record: Record | None) -> None:
 
 
 def _foreign(file: File, facts: Facts) -> bool:
-    present = facts.content(file.path)
-    return file.only_ours and present is not None and not present.startswith(wanted.MARK.encode())
+    return file.path in facts.entries and not _is_ours(file.path, facts)
 
 
-def _advice(file: File, facts: Facts) -> str:
+def _is_ours(path: str, facts: Facts) -> bool:
+    """Whether a present file is of our making; those with names that others use too begin with our mark."""
+    return path not in wanted.MARKED or (facts.content(path) or b"").startswith(wanted.MARK.encode())
+
+
+def _left_alone(file: File, facts: Facts) -> str:
     present = (facts.content(file.path) or b"").decode(errors="replace").splitlines()
     lacks = file.path == wanted.RSYNCD and wanted.INCLUDE not in present
-    return f"; add this line at its end: {wanted.INCLUDE}" if lacks else ""
+    more = f"; add this line at its end: {wanted.INCLUDE}" if lacks else ""
+    return f"{file.path} is not ours and stays as it is{more}"
 
 
 def _has_welcome(facts: Facts) -> bool:
@@ -219,7 +231,7 @@ def removal(setting: Setting, facts: Facts, *, purge: bool) -> Plan:
     if (record.edge, record.root) != (setting.edge.name, str(setting.edge.root)):
         raise EdgeRefused(f"edge {setting.edge.name}: that host is the edge {record.edge} with the root {record.root}")
     steps = [*_forget_keys(setting, record, facts)]
-    steps += [_remove(path) for path in record.files if path in facts.entries and path != wanted.RECORD]
+    steps += [_remove(path) for path in record.files if path in facts.entries and _is_ours(path, facts)]
     if record.moved_welcome and wanted.WELCOME not in facts.entries:
         words = f"[ ! -e {wanted.WELCOME_TARGET} ] || ln -s {wanted.WELCOME_TARGET} {wanted.WELCOME}"
         steps.append(Step(f"put {wanted.WELCOME} back", ("sh", "-c", words)))
@@ -229,7 +241,7 @@ def removal(setting: Setting, facts: Facts, *, purge: bool) -> Plan:
         steps.append(Step("stop rsync's daemon", ("systemctl", "disable", "--now", "--quiet", "rsync")))
     steps += _purged(record) if purge else []
     steps.append(_remove(wanted.RECORD))
-    folders = [path for path in reversed(record.folders) if path in facts.entries and path != wanted.LOGS]
+    folders = [path for path in reversed(record.folders) if path in facts.entries]
     steps += [
         Step(f"remove the folder {p}, if it is empty", ("sh", "-c", 'rmdir "$1" || true', "sh", p)) for p in folders
     ]

@@ -26,7 +26,10 @@ INCLUDE: Final = f"&include /etc/{rsyncd.FOLDER}"
 NGINX: Final = "/etc/nginx"
 WELCOME: Final = f"{NGINX}/sites-enabled/default"
 WELCOME_TARGET: Final = f"{NGINX}/sites-available/default"
+LOGROTATE: Final = "/etc/logrotate.d/mirrortools"
+# Files whose names others use too begin with this when they are ours.
 MARK: Final = "# mirrortools:"
+MARKED: Final = (RSYNCD, LOGROTATE)
 # What must be there, and the Debian package that brings it.
 NEEDS: Final[Mapping[str, str]] = {
     "/usr/bin/python3": "python3",
@@ -41,23 +44,23 @@ _ROOT: Final = "root:root"
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder that is to be there."""
+    """A folder that is to be there; `is_program` when it goes, once it is empty, with what was put there."""
 
     path: str
     owner: str = _ROOT
     mode: int = 0o755
+    is_program: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file that is to be there; with `once` only when there is none, `ours` tells whose a present one is."""
+    """A file that is to be there; with `once` only when there is none."""
 
     path: str
     content: bytes
     owner: str = _ROOT
     mode: int = 0o644
     once: bool = False
-    only_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +166,14 @@ def folders(setting: Setting, home: str, made: bool) -> list[Folder]:
     homes = [Folder(home), Folder(f"{home}/.ssh")] if made else [Folder(f"{home}/.ssh", account, 0o700)]
     return [
         *homes,
-        Folder(PROGRAM),
+        Folder(PROGRAM, is_program=True),
         Folder(root, account),
         Folder(f"{root}/public", account),
         Folder(f"{root}/state", account, 0o700),
         Folder(f"{root}/state/keys", account, 0o700),
-        Folder(f"{NGINX}/mirrortools"),
-        Folder(f"{NGINX}/mirrortools/server.d"),
-        *([Folder(LOGS), Folder(f"/etc/{rsyncd.FOLDER}")] if setting.rsyncd else []),
+        Folder(f"{NGINX}/mirrortools", is_program=True),
+        Folder(f"{NGINX}/mirrortools/server.d", is_program=True),
+        *([Folder(LOGS), Folder(f"/etc/{rsyncd.FOLDER}", is_program=True)] if setting.rsyncd else []),
     ]
 
 
@@ -204,9 +207,9 @@ def _rsyncd(setting: Setting) -> list[File]:
         autoescape=False,  # noqa: S701  (no HTML)
     )
     values = {"edge": setting.edge.name, "include": INCLUDE, "logs": LOGS}
-    texts = {RSYNCD: "rsyncd.conf.j2", "/etc/logrotate.d/mirrortools": "logrotate.j2"}
+    texts = {RSYNCD: "rsyncd.conf.j2", LOGROTATE: "logrotate.j2"}
     modules = rsyncd.render(rsyncd.Modules(setting.edge.root, setting.account))
     return [
         File(f"/etc/{rsyncd.FILE}", modules.encode()),
-        *(File(path, templates.get_template(n).render(values).encode(), only_ours=True) for path, n in texts.items()),
+        *(File(path, templates.get_template(n).render(values).encode()) for path, n in texts.items()),
     ]
