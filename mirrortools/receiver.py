@@ -272,7 +272,7 @@ class Receiver:
             return {"patched": False}
         if fresh.size and _shape_problem(incoming / fresh.digest, fresh):
             return {"patched": False}
-        if blob.size > self._free_bytes():
+        if blob.size > self._bounds.room_bytes(self.root):
             return {"patched": False}  # so that rsync finds the bound, and says it
         _remove(incoming / blob.digest)
         sources = self._store.path(base), incoming / fresh.digest
@@ -373,7 +373,8 @@ class Receiver:
                 self._used += blob.size
 
     def _free_bytes(self) -> int:
-        return self._bounds.room_bytes(self.root)
+        """What an origin may count on, which leaves free by itself what must stay free."""
+        return self._bounds.room_bytes(self.root) + self._bounds.min_free_bytes
 
 
 def _other_version(version: object, release: object, installed_as: str | None) -> str:

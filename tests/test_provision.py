@@ -21,7 +21,7 @@ from mirrortools.provision.wanted import HOME, NEEDS, RECORD, RSYNCD, WELCOME, W
 SIGNER = "ssh-ed25519 " + "A" * 68
 KEY = "ssh-ed25519 " + "B" * 68
 EDGE = EdgeConfig("bj1", "ssh://mirror@bj1.example/srv/edge", None, Path("/k"), None, "0.0.0.0:80")
-SETTING = Setting(EDGE, SIGNER, (KEY,), 1 << 30)
+SETTING = Setting(EDGE, SIGNER, (KEY,))
 KEYS = f"{HOME}/.ssh/authorized_keys"
 BARE = Facts({"/srv": Entry("folder", "root:root", 0o755)}, apt=True, systemd=True)
 

@@ -64,7 +64,7 @@ def _setting(invocation: Invocation, name: str) -> Setting:
     from mirrortools.signing import Signer
 
     config = invocation.config
-    return Setting(config.edge(name), Signer(config.root).signer, (), config.min_free_bytes)
+    return Setting(config.edge(name), Signer(config.root).signer, ())
 
 
 def _identity_file(invocation: Invocation, name: str) -> Path:

@@ -73,7 +73,6 @@ class Setting:
     edge: EdgeConfig
     signer: str
     push_keys: tuple[str, ...]
-    min_free_bytes: int
     rsyncd: bool | None = None
     server_name: str | None = None
 
@@ -94,7 +93,13 @@ class Setting:
     def key_lines(self) -> list[str]:
         """The lines of authorized_keys that let the push keys deliver, and do nothing else (sshd(8))."""
         limit = self.edge.incoming_limit_bytes
-        words = ["/usr/bin/python3", "-I", RECEIVER, f"--edge={self.edge.name}", f"--min-free={self.min_free_bytes}"]
+        words = [
+            "/usr/bin/python3",
+            "-I",
+            RECEIVER,
+            f"--edge={self.edge.name}",
+            f"--min-free={self.edge.min_free_bytes}",
+        ]
         words += [f"--incoming-limit={limit}"] if limit is not None else []
         command = shlex.join([*words, str(self.edge.root)]).replace('"', '\\"')
         return [f'restrict,command="{command}" {key} {mark(self.edge.name)}' for key in self.push_keys]

@@ -15,7 +15,7 @@ from tests.servers.nspawn import Machine
 CONFIG = """\
 root: /srv/mirrortools
 source: dir:///srv/models
-min_free: 1MiB
+min_free: 0
 listen: 127.0.0.1:8000
 edges:
   bj1:
@@ -24,6 +24,7 @@ edges:
     known_hosts: known_hosts
     listen: 0.0.0.0:80
     incoming_limit: 50MiB
+    min_free: 1MiB
 repositories: [acme/tiny]
 """
 # Behind a jump host and on an odd port, as ssh_config alone says.
