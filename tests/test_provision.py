@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError, EdgeRefused, EdgeUnreachable, ServeError
-from mirrortools.provision import HostKeys, Provisioner, Setting, push_key
+from mirrortools.provision import HostKeys, Provisioner, Setting, push_key, signer_of
 from mirrortools.provision.connection import Place
 from mirrortools.provision.facts import Done, Entry, Facts, look
 from mirrortools.provision.plan import Plan, difference, plan, removal
@@ -307,3 +308,16 @@ def test_a_push_key_is_made_once(tmp_path: Path) -> None:
     assert key.stat().st_mode & 0o777 == 0o600
     assert tmp_path.stat().st_mode & 0o777 == 0o755
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bj1_key", "bj1_key.pub"]
+
+
+def test_keys_that_root_makes_belong_to_the_account_that_syncs(tmp_path: Path) -> None:
+    """Whoever owns the mirror's root must be able to sign and to deliver."""
+    root, key = tmp_path / "root", tmp_path / "bj1_key"
+    root.mkdir()
+    os.chown(root, 1234, 1235)
+    signer_of(root)
+    push_key(key, root)
+    made = [root / "state", *(root / "state").rglob("*"), key, key.with_suffix(".pub")]
+
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(1234, 1235)}
+    assert len(made) == 6

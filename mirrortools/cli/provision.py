@@ -60,11 +60,10 @@ def _connecting(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _setting(invocation: Invocation, name: str) -> Setting:
     """What is configured for an edge; no key is in it yet."""
-    from mirrortools.provision import Setting
-    from mirrortools.signing import Signer
+    from mirrortools.provision import Setting, signer_of
 
     config = invocation.config
-    return Setting(config.edge(name), Signer(config.root).signer, ())
+    return Setting(config.edge(name), signer_of(config.root), ())
 
 
 def _identity_file(invocation: Invocation, name: str) -> Path:
@@ -114,7 +113,7 @@ def provision(
             if not _agreed(plan, yes=yes, install=install):
                 return _DECLINED
             provisioner.do(plan, _tell)
-    answer = prove(setting.edge, invocation.config.root / "state")
+    answer = prove(setting.edge)
     click.echo(
         f"edge {name}: {setting.edge.user}@{setting.edge.host} is ready: receiver {answer['receiver']}, "
         f"rsync {answer['rsync']}, room for {size(int(answer['free_bytes']))}"
@@ -157,7 +156,7 @@ def rotate_key(invocation: Invocation, name: str, login: tuple[Administrator, Ho
     if not yes and not _confirmed("Change the key?"):
         return _DECLINED
     with connect(setting.edge, *login) as connection:
-        rotate(setting, path, connection, invocation.config.root / "state", _tell)
+        rotate(setting, path, connection, _tell)
     click.echo(f"edge {name}: the old key is out")
     return 0
 

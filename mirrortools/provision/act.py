@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import closing, suppress
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mirrortools.provision.facts import Facts, Runner, look
 from mirrortools.provision.plan import Plan, Step, paths_of_interest, plan, removal
 from mirrortools.provision.wanted import HOME, RECORD, Record, Setting
 from mirrortools.signatures import make_key, public_key
+from mirrortools.signing import Signer
 from mirrortools.transports import receiver_archive, transport_to
 
 Tell = Callable[[str], object]
@@ -71,6 +73,28 @@ class Provisioner:
         return look(self._runner, account, paths_of_interest(self._setting, homes))
 
 
+def signer_of(root: Path) -> str:
+    """The public key that edges are to believe, which is made if there is none, for the owner of `root`.
+
+    Raises StoreError.
+    """
+    signer = Signer(root)
+    is_new = not signer.key.exists()
+    public = signer.signer
+    if is_new:
+        keys = signer.key.parent
+        _hand_over([keys.parent, keys, signer.key, signer.key.with_suffix(".pub")], root)
+    return public
+
+
+def _hand_over(paths: Iterable[Path], beside: Path) -> None:
+    """Give what root has made to the owner of `beside`: the account that syncs."""
+    if os.geteuid() == 0 and beside.exists():
+        owner = beside.stat()
+        for path in paths:
+            os.chown(path, owner.st_uid, owner.st_gid)
+
+
 def push_key(path: Path, beside: Path) -> str:
     """The public half of the private key in `path`, which is made if there is none, for the owner of `beside`.
 
@@ -88,20 +112,22 @@ def _make(path: Path, beside: Path) -> None:
     folder = path.with_name(f".{path.name}.making")
     make_key(folder / "key")
     for made, name in ((folder / "key.pub", f"{path.name}.pub"), (folder / "key", path.name)):
-        with suppress(FileNotFoundError):
-            owner = beside.stat()
-            if os.geteuid() == 0:
-                os.chown(made, owner.st_uid, owner.st_gid)
+        _hand_over([made], beside)
         made.replace(path.with_name(name))
     folder.rmdir()
     sync_folder(path.parent)
 
 
-def prove(edge: EdgeConfig, state: Path) -> dict[str, Any]:
-    """Call the edge as a delivery does; the receiver's answer. Raises EdgeUnreachable, EdgeRefused."""
-    with closing(transport_to(edge, state).open(receiver_archive())) as session:
-        hello = {"ask": "hello", "version": PROTOCOL_VERSION, "caller": "mirrortool edge provision", "repos": []}
-        answer = session.ask(hello)
+def prove(edge: EdgeConfig) -> dict[str, Any]:
+    """Call the edge as a delivery does; the receiver's answer. Raises EdgeUnreachable, EdgeRefused.
+
+    The connection's socket lies elsewhere than a delivery's, whose account may be another.
+    """
+    hello = {"ask": "hello", "version": PROTOCOL_VERSION, "caller": "mirrortool edge provision", "repos": []}
+    with tempfile.TemporaryDirectory(prefix="mirrortool-") as state:
+        session = transport_to(edge, Path(state)).open(receiver_archive())
+        with closing(session):
+            answer = session.ask(hello)
     if answer.get("installed") is not True:
         raise EdgeRefused(
             f"edge {edge.name}: {edge.identity_file} reaches an account without the forced command: another line of "
@@ -110,7 +136,7 @@ def prove(edge: EdgeConfig, state: Path) -> dict[str, Any]:
     return answer
 
 
-def rotate(setting: Setting, path: Path, runner: Runner, state: Path, tell: Tell) -> None:
+def rotate(setting: Setting, path: Path, runner: Runner, tell: Tell) -> None:
     """Let a new push key in, prove it, put it in the place of the old one in `path`, and take the old one out there.
 
     What was broken off is gone on with by running it again. Raises EdgeUnreachable, EdgeRefused, StoreError.
@@ -120,11 +146,11 @@ def rotate(setting: Setting, path: Path, runner: Runner, state: Path, tell: Tell
     old, new = public_key(path), push_key(fresh, path)
     both = Provisioner(replace(setting, push_keys=(old, new)), runner)
     both.do(both.key_plan(), tell)
-    prove(replace(edge, identity_file=fresh), state)
+    prove(replace(edge, identity_file=fresh))
     tell("the new key was proved")
     for suffix in (".pub", ""):
         fresh.with_name(f"{fresh.name}{suffix}").replace(path.with_name(f"{path.name}{suffix}"))
     sync_folder(path.parent)
     one = Provisioner(replace(setting, push_keys=(new,)), runner)
     one.do(one.key_plan(), tell)
-    prove(edge, state)
+    prove(edge)
