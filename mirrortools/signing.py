@@ -44,7 +44,10 @@ class Signer:
     def signer(self) -> str:
         """The public key that edges know this host by. Raises StoreError."""
         with self._turn:
-            return self._own()
+            if self._signer is None:
+                with self._alone():
+                    return self._own()
+            return self._signer
 
     def signed(self, publication: Publication, after: int = 0, share: str = "") -> Signed:
         """A statement of this publication, its serial at least `after`: the last one while it is good, or a new one.

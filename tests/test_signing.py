@@ -40,6 +40,14 @@ def test_the_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
 
 
+def test_who_asks_for_the_key_first_makes_it_for_all(tmp_path: Path) -> None:
+    """Runs that begin together make one key, not each its own, and none finds a file in its way."""
+    with ThreadPoolExecutor(8) as threads:
+        signers = set(threads.map(lambda _: Signer(tmp_path).signer, range(8)))
+
+    assert len(signers) == 1
+
+
 def test_anyone_can_check_a_statement_with_openssh_alone(tmp_path: Path) -> None:
     """What lies in the public tree, and the public key, are enough for `ssh-keygen -Y verify`."""
     signer = Signer(tmp_path)
