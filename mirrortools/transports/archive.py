@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import io
 import json
-import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -46,10 +45,6 @@ def receiver_command(python: str, receiver: bytes, root: str) -> list[str]:
     The program is one line without single quotes, so that it passes through any login shell.
     """
     return [python, "-I", "-c", f"exec({json.dumps(_BOOTSTRAP)})", str(len(receiver)), root]
-
-
-# ast fails with a SystemError when two threads parse at once (CPython gh-106905).
-_PARSING: Final = threading.Lock()
 
 
 @cache
