@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools.config import EdgeConfig
@@ -70,6 +70,7 @@ def test_a_bare_host_gets_everything_and_a_second_look_finds_nothing_to_do() -> 
     assert plan(SETTING, after(first, BARE)).steps == ()
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.sets(st.sampled_from([step.says for step in plan(SETTING, BARE).steps])))
 def test_whatever_part_was_done_the_rest_is_found(left_out: set[str]) -> None:
     """A run that was broken off is gone on with; afterwards there is nothing to do."""

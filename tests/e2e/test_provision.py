@@ -41,7 +41,7 @@ SSHD_CONFIG = "Port 2222\nPort 2200\nListenAddress 127.0.0.1\nHostKey /etc/ssh/e
 PREPARE = """\
 set -e
 mkdir -p /root/.ssh /etc/mirrortools /srv/models/acme/tiny /srv/mirrortools
-rm -f /root/.ssh/config /root/.ssh/known_hosts
+rm -f /root/.ssh/config /root/.ssh/known_hosts /root/.bashrc /root/.profile /root/.bash_profile
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/edge_key
 ssh-keygen -q -t ed25519 -N '' -f /root/admin_key
 cp /root/admin_key.pub /root/.ssh/authorized_keys
@@ -246,6 +246,7 @@ def test_a_configuration_of_rsyncd_that_is_not_ours_stays(edge: Machine) -> None
     said = provision(edge).stdout
     after = rsyncd.read_text()
     rsyncd.write_text(ours)
+    provision(edge)
 
     assert "/etc/rsyncd.conf is not ours and stays as it is; add this line at its end: &include /etc/rsyncd.d" in said
     assert after == "[pub]\npath = /srv\n"
