@@ -428,7 +428,7 @@ class MainForm(SourcesForm):
     )
     min_free: Size = Field(
         default=DEFAULT_MIN_FREE_BYTES,
-        description="Disk space that a sync always leaves free, here and on provisioned edges.",
+        description="Disk space that a sync always leaves free.",
         examples=["10GiB"],
     )
     request_budget: Requests = Field(
