@@ -89,7 +89,7 @@ class Sshd:
 
     def kill_sessions(self) -> int:
         """Break all open connections with SIGKILL, as a crash does; how many processes there were."""
-        processes = _descendants(self._process.pid)
+        processes = descendants(self._process.pid)
         for pid in processes:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -121,7 +121,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         for name in ("host_key", "user_key"):
-            _make_key(self.folder / name)
+            make_key(self.folder / name)
         host_key = (self.folder / "host_key.pub").read_text()
         self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {host_key}")
         self.authorize()
@@ -134,13 +134,13 @@ class Sshd:
             return file.read().decode(errors="replace")
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
     if not path.exists():
         command = [program("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", path.name, "-f", str(path)]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The processes that `pid` started, and those that they started, as far as they still live."""
     children: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
