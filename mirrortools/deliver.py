@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import gethostname
 from threading import Lock
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mirrortools import __version__
 from mirrortools.config import EdgeConfig
@@ -21,15 +22,19 @@ from mirrortools.deltas import LEAST_BYTES, Deltas
 from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, blob_items, no_progress, understood
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
-from mirrortools.frames import PROTOCOL_VERSION
+from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.model import Blob, Publication, RepoId, Revision
 from mirrortools.share import share_name, share_of
 from mirrortools.signing import Signer
 from mirrortools.squeeze import Wire
 from mirrortools.statements import Signed
 from mirrortools.store import Store
+from mirrortools.throttle import Throttle
 from mirrortools.transports import Session, Transport, receiver_archive, transport_to
 from mirrortools.tree import Tree
+
+if TYPE_CHECKING:
+    from mirrortools.fanout import FanOut
 
 # A receiver ends when nobody asks for long (a run may fetch for hours between two deliveries); well before that, a
 # new one is started.
@@ -97,6 +102,34 @@ class Held:
         return self.serial == signed.statement.serial and parts.items() <= self.parts.items()
 
 
+class Together:
+    """Where the errands of one delivery meet, made when the first of them has something to send."""
+
+    def __init__(self, rates: Mapping[str, float], total: Throttle, is_alone: bool) -> None:
+        self.is_alone = is_alone
+        self._words = rates, total
+        self._fan_out: FanOut | None = None
+        self._lock = Lock()
+
+    def fan_out(self) -> FanOut:
+        """The same for all."""
+        from mirrortools.fanout import FanOut
+
+        with self._lock:
+            self._fan_out = self._fan_out or FanOut(*self._words)
+            return self._fan_out
+
+    def close(self) -> None:
+        """End what this host sends."""
+        if self._fan_out:
+            self._fan_out.close()
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """What edges took, in bytes a second."""
+        return self._fan_out.rates if self._fan_out else {}
+
+
 class EdgeSession:
     """One edge for one run: reached when the first repository needs it, and not tried again when that fails.
 
@@ -122,20 +155,26 @@ class EdgeSession:
         self._held: dict[str, Held] = {}
         self._known_signer: object = None
         self._wire = Wire(edge.rate_limit_bytes_s)
+        self._can_relay = False
         self._turn = Lock()
 
     def share(self, publication: Publication) -> Publication:
         """What of a publication this edge is to show."""
         return share_of(publication, self.edge)
 
-    def deliver(self, publication: Publication, progress: Progress = no_progress) -> Delivery:
-        """Bring one repository, or the edge's share of it, to the edge; what fails is in the answer."""
+    def deliver(
+        self, publication: Publication, progress: Progress = no_progress, together: Together | None = None
+    ) -> Delivery:
+        """Bring one repository, or the edge's share of it, to the edge, together with others perhaps.
+
+        What fails is in the answer.
+        """
         publication = self.share(publication)
         with self._turn:
             meter = Meter(self.edge.name, publication.repo, progress)
             changed, error = False, None
             try:
-                changed = self._bring(publication, meter)
+                changed = self._bring(publication, meter, together)
             except MirrorError as failure:
                 error = failure
                 self._give_up_if_unreachable(failure)
@@ -176,6 +215,12 @@ class EdgeSession:
         with self._turn:
             self._close()
 
+    def forgive(self) -> None:
+        """Let an edge that was cut off be reached once more."""
+        with self._turn:
+            self._failure = None
+            self._held = {}
+
     def abort(self) -> None:
         """End whatever runs now, from any thread."""
         self._failure = self._failure or EdgeUnreachable(f"edge {self.edge.name}: the run was ended")
@@ -183,7 +228,7 @@ class EdgeSession:
         if session:
             session.abort()
 
-    def _bring(self, publication: Publication, meter: Meter) -> bool:
+    def _bring(self, publication: Publication, meter: Meter, together: Together | None) -> bool:
         session = self._opened(publication.repo)
         self._introduce(session)
         held = self._held_of(session, publication.repo)
@@ -192,7 +237,11 @@ class EdgeSession:
             return False
         older = self._here.older(publication, held.parts)
         here, wire = self._here, self._wire
-        errand = Errand(self.edge, session, here.store, publication, signed, meter, here.deltas, older, wire)
+        way = together.fan_out if together and self._can_relay else None
+        alone = together is None or together.is_alone
+        errand = Errand(
+            self.edge, session, here.store, publication, signed, meter, here.deltas, older, wire, way, alone
+        )
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
@@ -242,6 +291,7 @@ class EdgeSession:
         answer = session.ask(hello)
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")
+        self._can_relay = self.edge.scheme == "ssh" and answer.get("relay") == RELAY_VERSION
         self._learn(answer)
         self._known_signer = answer.get("signer")
 
@@ -277,13 +327,24 @@ class EdgeSession:
 class EdgePool:
     """The edges of one run. Use it as a context manager; `repos` are those that the run will deliver.
 
-    Several threads may deliver different repositories at once; each edge takes them one after the other.
+    Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
+    what edges took, in bytes a second: at first those of earlier runs.
     """
 
-    def __init__(self, edges: Mapping[str, EdgeConfig], root: Path, repos: Iterable[RepoId] = ()) -> None:
+    def __init__(
+        self,
+        edges: Mapping[str, EdgeConfig],
+        root: Path,
+        repos: Iterable[RepoId] = (),
+        limit_bytes_s: int | None = None,
+        rates: Mapping[str, float] | None = None,
+    ) -> None:
+        self._total = Throttle(limit_bytes_s)
+        self.rates = dict(rates or {})
         self._here, state, repos = Here.of(root), root / "state", tuple(repos)
         self._sessions = {
-            name: EdgeSession(edge, transport_to(edge, state), self._here, repos) for name, edge in edges.items()
+            name: EdgeSession(edge, transport_to(_limited(edge, limit_bytes_s), state), self._here, repos)
+            for name, edge in edges.items()
         }
 
     def session(self, edge: str) -> EdgeSession:
@@ -295,14 +356,21 @@ class EdgePool:
     ) -> list[Delivery]:
         """Bring a repository to `edges`, all at once; give what came of each, in their order."""
         sessions = [self._sessions[name] for name in edges]
-        with ThreadPoolExecutor(max(1, len(sessions)), "edge") as threads:
-            work = [threads.submit(session.deliver, publication, progress) for session in sessions]
-            try:
-                return [delivery.result() for delivery in work]
-            except BaseException:
-                for session in sessions:
-                    session.abort()
-                raise
+        together = Together(self.rates, self._total, is_alone=len(sessions) == 1)
+        with closing(together):
+            deliveries = _all_at_once(sessions, lambda session: session.deliver(publication, progress, together))
+            # Those that were cut off in the middle have one more try when others can feed them now.
+            cut_off = [number for number, delivery in enumerate(deliveries) if _was_cut_off(delivery)]
+            if all(delivery.error for delivery in deliveries):
+                cut_off = []
+            for number in cut_off:
+                sessions[number].forgive()
+            again = [sessions[number] for number in cut_off]
+            second = _all_at_once(again, lambda session: session.deliver(publication, progress, together))
+            for number, delivery in zip(cut_off, second, strict=True):
+                deliveries[number] = delivery.after(deliveries[number])
+            self.rates.update(together.rates)
+            return deliveries
 
     def abort(self) -> None:
         """End whatever runs now for any edge, from any thread."""
@@ -322,3 +390,28 @@ class EdgePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _limited(edge: EdgeConfig, limit_bytes_s: int | None) -> EdgeConfig:
+    """An edge that is sent no more by rsync than all together may be sent."""
+    limits = [limit for limit in (edge.rate_limit_bytes_s, limit_bytes_s) if limit]
+    return replace(edge, rate_limit_bytes_s=min(limits, default=None))
+
+
+def _all_at_once(sessions: Sequence[EdgeSession], act: Callable[[EdgeSession], Delivery]) -> list[Delivery]:
+    """What came of each, in their order; a thread for each. All are ended when this one is."""
+    if not sessions:
+        return []
+    with ThreadPoolExecutor(len(sessions), "edge") as threads:
+        work = [threads.submit(act, session) for session in sessions]
+        try:
+            return [delivery.result() for delivery in work]
+        except BaseException:
+            for session in sessions:
+                session.abort()
+            raise
+
+
+def _was_cut_off(delivery: Delivery) -> bool:
+    """Whether an edge was reached, told what it lacks, and was lost then."""
+    return isinstance(delivery.error, EdgeUnreachable) and delivery.blobs > 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mirrortools.access import reason
 from mirrortools.config import EdgeConfig
@@ -19,6 +19,9 @@ from mirrortools.squeeze import Wire, worth_it
 from mirrortools.statements import Signed
 from mirrortools.store import Store, hash_file
 from mirrortools.transports import Batch, Session
+
+if TYPE_CHECKING:
+    from mirrortools.fanout import FanOut
 
 PING_INTERVAL_S: Final = 60
 _MALFORMED: Final = (KeyError, TypeError, ValueError, AttributeError)
@@ -49,6 +52,16 @@ class Delivery:
     duration_s: float
     error: MirrorError | None = None
     bytes_saved: int = 0
+
+    def after(self, earlier: Delivery) -> Delivery:
+        """Both tries as one: what this one came to, what both cost."""
+        return replace(
+            self,
+            blobs=max(self.blobs, earlier.blobs),
+            bytes_planned=max(self.bytes_planned, earlier.bytes_planned),
+            bytes_sent=self.bytes_sent + earlier.bytes_sent,
+            duration_s=self.duration_s + earlier.duration_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,8 @@ class Errand:
     deltas: Deltas
     older: Mapping[Blob, Blob]
     wire: Wire
+    fan_out: Callable[[], FanOut] | None = None
+    is_alone: bool = False
 
     def run(self, held: Container[str]) -> bool:
         """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
@@ -225,8 +240,9 @@ class Errand:
         """Give the blobs that the edge found wrong, with its reasons. Those that are `patched` are not sent."""
         if not holding.lacking:
             return {}
-        if unsent := [blob for blob in holding.incomplete if blob not in patched]:
-            self._send(holding, unsent)
+        unsent = [blob for blob in holding.incomplete if blob not in patched]
+        if rest := self._pass_on(holding, unsent):
+            self._send(holding, rest)
         answer = self.session.ask(self._request("adopt", holding.lacking))
         with understood(self.edge.name):
             bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
@@ -241,6 +257,27 @@ class Errand:
                 f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
                 f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
             )
+
+    def _pass_on(self, holding: Holding, blobs: Sequence[Blob]) -> Sequence[Blob]:
+        """Bring blobs by way of other edges where that goes; what is left to be sent.
+
+        For a single edge what shrinks on a slow way is left: a relay does not compress.
+        """
+        squeezed = self._squeezable(self.store.public, blobs) if self.is_alone else set()
+        relayed = [blob for blob in blobs if blob not in squeezed]
+        return sorted(squeezed) if relayed and self._relayed(holding, relayed) else blobs
+
+    def _relayed(self, holding: Holding, blobs: Sequence[Blob]) -> bool:
+        """Bring blobs by way of other edges, or from here as they would; whether that brought them all."""
+        if self.fan_out is None:
+            return False
+        from mirrortools.fanout import Parcel
+
+        lacking, begun = {blob: holding.lacking[blob] for blob in blobs}, self.publication.blobs
+        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.public)
+        sent_bytes = self.fan_out().bring(parcel, self.session, self.meter.batch_at)
+        self.meter.batch_done(sent_bytes or 0)
+        return sent_bytes is not None
 
     def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
         self._send_from(self.store.public, holding.folder, {blob: holding.lacking[blob] for blob in blobs})

@@ -14,6 +14,8 @@ from typing import Any, Final, NoReturn
 from mirrortools.errors import EdgeRefused
 
 PROTOCOL_VERSION: Final = 2
+# Which kind of relay a receiver has: to one without, or with another, an origin sends by rsync.
+RELAY_VERSION: Final = 1
 LIMIT_BYTES: Final = 64 << 20
 _HEADER: Final = struct.Struct(">4sI")
 _MAGIC: Final = b"mtf1"

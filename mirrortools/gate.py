@@ -28,6 +28,7 @@ from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, MirrorError, NoSpace
 from mirrortools.model import RepoId, quote_ref
 from mirrortools.receiver import Receiver, serve_caller
+from mirrortools.relay import RELAY_NAME, hand_over
 
 _ARCHIVE_LIMIT_BYTES: Final = 4 << 20
 _WORDS_LIMIT_BYTES: Final = 8192
@@ -45,9 +46,10 @@ Read = Callable[[int], bytes]
 
 @dataclass(frozen=True, slots=True)
 class Talk:
-    """The wish to talk with the receiver, after so many bytes of a receiver that is not needed."""
+    """The wish to talk with the receiver, or to reach a relay, after so many bytes of a receiver that is not needed."""
 
     archive_bytes: int
+    relay: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,12 @@ def wish(command: str, root: Path) -> Talk | Bulk:
         raise EdgeRefused(f"{command[:200]!r}: {error}") from error
     if len(words) == 3 and words[:2] == ["rsync", "--server"] and (match := _FLAGS.match(words[2])):
         return Bulk(match[2], "z" in match[1])
+    relay = words.pop() if len(words) == 7 and re.fullmatch(RELAY_NAME, words[6]) else ""
     if len(words) == 6 and words[1:3] == ["-I", "-c"] and re.fullmatch(r"[0-9]{1,7}", words[4]):
         if words[5] != str(root):
             raise EdgeRefused(f"this key is for the root {root}, not for {words[5][:200]!r}")
         if int(words[4]) <= _ARCHIVE_LIMIT_BYTES:
-            return Talk(int(words[4]))
+            return Talk(int(words[4]), relay)
     raise EdgeRefused(f"this key lets a mirror's origin deliver to {root}, and nothing else; got {command[:200]!r}")
 
 
@@ -203,6 +206,9 @@ def answer(post: Post, command: str) -> int:
     if isinstance(wanted, Bulk):
         return bring(post, wanted, _read)
     skip(_read, wanted.archive_bytes)
+    if wanted.relay:
+        hand_over(wanted.relay)
+        return 0
     serve_caller(Receiver(post.root, bounds=post.bounds, installed_as=post.edge))
     return 0
 

@@ -10,8 +10,9 @@ our own modules alone, and it writes nothing outside its root:
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock; `have` asks the same and changes nothing), `usage` (what all blobs take), `patch` (makes a blob out
-of an older one), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while
-rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
+of an older one), `relay`, `draw`, `flow` (bytes come from the origin or another edge, and go on to others), `adopt`,
+`publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while rsync works; `audit`,
+`links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
 Every request is checked here, because the key that sent it may be stolen.
 """
 
@@ -23,6 +24,7 @@ import platform
 import re
 import select
 import shutil
+import ssl
 import stat
 import subprocess
 import threading
@@ -38,11 +40,12 @@ from mirrortools.audit import Audit, Sample
 from mirrortools.bounds import Bounds
 from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
-from mirrortools.frames import PROTOCOL_VERSION, Read, frame, read_frame
+from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
 from mirrortools.piecework import describe
+from mirrortools.relay import Goods, Relay, Source, hand_over
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -85,6 +88,8 @@ class Receiver:
         self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
         self._has_news = False
+        self._begun: Sequence[Blob] = ()
+        self._relays: dict[RepoId, Relay] = {}
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
             "trust": self._believe,
@@ -93,6 +98,9 @@ class Receiver:
             "usage": lambda _: {"used_bytes": self._used_bytes()},
             "begin": self._begin,
             "patch": self._patch,
+            "relay": self._relay,
+            "draw": self._draw,
+            "flow": self._flow,
             "adopt": self._adopt,
             "publish": self._publish,
             "audit": self._look_again,
@@ -112,7 +120,13 @@ class Receiver:
             return refusal(write_error(Path(error.filename or self.root), error))
 
     def close(self) -> None:
-        """Let go of the repository that was begun."""
+        """Let go of everything."""
+        self._let_go()
+        for relay in self._relays.values():
+            relay.close()
+
+    def _let_go(self) -> None:
+        """Let go of the repository that was begun. Its relay may still be needed by other edges."""
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -145,6 +159,7 @@ class Receiver:
             "host": platform.node(),
             "python": platform.python_version(),
             "rsync": rsync_version(),
+            "relay": RELAY_VERSION,
             "free_bytes": self._free_bytes(),
             "signer": self._trust.signer,
             **self._state(request),
@@ -181,10 +196,11 @@ class Receiver:
     def _begin(self, request: Request) -> Answer:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-        self.close()
+        self._let_go()
         if why := self._bounds.objection(self.root):
             raise NoSpace(why)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
+        self._begun = blobs
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
         self._drop_abandoned(incoming)
@@ -232,14 +248,17 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._require_begun(repo)
-        incoming = self._incoming(repo)
+        incoming, relay = self._incoming(repo), self._relays.get(repo)
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob), blobs))
+            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob, relay), blobs))
         bad = [[b.algorithm, b.digest, b.size, p] for b, p in zip(blobs, problems, strict=True) if p]
         return {"bad": bad}
 
-    def _adopt_one(self, incoming: Path, blob: Blob) -> str | None:
-        """Move one blob into the store; else say what is wrong with it, and it is gone from incoming."""
+    def _adopt_one(self, incoming: Path, blob: Blob, relay: Relay | None) -> str | None:
+        """Move one blob into the store; else say what is wrong with it, and it is gone from incoming.
+
+        What a relay hashed while it came is not hashed once more.
+        """
         path = incoming / blob.digest
         if self._store.has(blob):
             path.unlink(missing_ok=True)
@@ -247,7 +266,7 @@ class Receiver:
         problem = _shape_problem(path, blob)
         if problem is None:
             try:
-                self._store.verify_and_adopt(path, blob)
+                self._store.verify_and_adopt(path, blob, relay.digest(blob) if relay else None)
             except IntegrityError as error:
                 problem = str(error)
             else:
@@ -279,6 +298,52 @@ class Receiver:
         patch(sources, incoming / blob.digest, steps)
         return {"patched": True}
 
+    def _relay(self, request: Request) -> Answer:
+        """Begin to take blobs from other hosts, and to pass them on; say where."""
+        with _refused_when_malformed():
+            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
+            passport, limit = str(request["passport"]), int(request["limit"] or 0)
+            first, last = (int(port) for port in request["ports"] or (0, 0))
+        self._require_begun(repo)
+        begun = {blob.digest: self._store.path(blob) for blob in self._begun}
+        incoming = self._incoming(repo)
+        lacking = {blob: _arrived_bytes(incoming, blob) or 0 for blob in blobs if not self._store.has(blob)}
+        needed = sum(blob.size - have for blob, have in lacking.items())
+        if why := self._bounds.objection(self.root, needed):
+            raise NoSpace(why)
+        if old := self._relays.pop(repo, None):
+            old.close()
+        ports = (first, last) if first else None
+        try:
+            relay = Relay(Goods(incoming, lacking, begun.get), passport, ports, limit or None)
+        except (ssl.SSLError, OverflowError) as error:
+            raise EdgeRefused(f"malformed request: {error!r}") from error
+        self._relays[repo] = relay
+        return {"port": relay.port, "pipe": relay.name, "address": own_address()}
+
+    def _draw(self, request: Request) -> Answer:
+        """Take blobs from another edge, or, when none is named, from the origin as soon as it comes."""
+        with _refused_when_malformed():
+            repo, number, limit = _repo(request["repo"]), int(request["number"]), int(request["limit"] or 0)
+            source = Source(number, [(str(host), int(port)) for host, port in request["from"]], limit or None)
+        relay = self._relay_of(repo)
+        if source.addresses:
+            relay.draw(source)
+        else:
+            relay.await_feed(number)
+        return {}
+
+    def _flow(self, request: Request) -> Answer:
+        with _refused_when_malformed():
+            repo, wait_s = _repo(request["repo"]), min(HEARTBEAT_S, int(request["wait_ms"]) / 1000)
+        lacking_bytes, standing = self._relay_of(repo).flow(wait_s)
+        return {"lacking": lacking_bytes, "number": standing.number, "state": standing.state, "text": standing.text}
+
+    def _relay_of(self, repo: RepoId) -> Relay:
+        if repo not in self._relays:
+            raise EdgeRefused(f"{repo}: asked for without a relay")
+        return self._relays[repo]
+
     def _publish(self, request: Request) -> Answer:
         """Show what the origin has signed, when it is all here, and nothing newer is shown."""
         with _refused_when_malformed():
@@ -298,7 +363,7 @@ class Receiver:
         changed = self._tree.publish(publication)
         self._has_news |= changed or not self._tree.has_index
         shutil.rmtree(self._incoming(repo))
-        self.close()
+        self._let_go()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
 
     def _look_again(self, request: Request) -> Answer:
@@ -389,6 +454,12 @@ def _other_version(version: object, release: object, installed_as: str | None) -
 def refusal(error: MirrorError) -> Answer:
     """The answer that carries an error to the origin."""
     return {"error": type(error).__name__, "text": str(error)}
+
+
+def own_address() -> str:
+    """The address of this host that ssh came to (ssh(1), SSH_CONNECTION); empty when nobody came by ssh."""
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    return words[2] if len(words) == 4 else ""
 
 
 def rsync_version() -> str | None:
@@ -500,10 +571,13 @@ def _reply(answer: Answer) -> bytes:
         return frame(refusal(error))
 
 
-def main(root: str) -> None:
-    """Be the receiver that was sent for one call."""
+def main(root: str, relay: str = "") -> None:
+    """Be the receiver that was sent for one call; what comes for a relay that is named is handed over to it."""
     os.umask(0o022)
-    serve_caller(Receiver(Path(root)))
+    if relay:
+        hand_over(relay)
+    else:
+        serve_caller(Receiver(Path(root)))
 
 
 def serve_caller(receiver: Receiver) -> None:

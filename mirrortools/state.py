@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS deliveries (
     edge TEXT NOT NULL, repo TEXT NOT NULL, status TEXT NOT NULL, tried_at REAL NOT NULL, success_at REAL,
     lacking_since REAL, sent_bytes INTEGER NOT NULL, total_sent_bytes INTEGER NOT NULL, error TEXT,
     PRIMARY KEY (edge, repo));
+CREATE TABLE IF NOT EXISTS edge_rates (edge TEXT PRIMARY KEY, bytes_s REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS sendings (
     id INTEGER PRIMARY KEY, edge TEXT NOT NULL, repo TEXT NOT NULL, revision TEXT, ended_at REAL NOT NULL,
     duration_s REAL NOT NULL, blobs INTEGER NOT NULL, sent_bytes INTEGER NOT NULL, saved_bytes INTEGER NOT NULL,
@@ -310,6 +311,16 @@ class State:
         query = "SELECT coalesce(sum(saved_bytes), 0) AS total FROM sendings WHERE edge = ?"
         with self._guarded():
             return int(self._db.execute(query, (edge,)).fetchone()["total"])
+
+    def rates(self) -> dict[str, float]:
+        """What each edge took when it was last seen to take much, in bytes a second."""
+        with self._guarded():
+            return {row["edge"]: row["bytes_s"] for row in self._db.execute("SELECT * FROM edge_rates")}
+
+    def keep_rates(self, rates: Mapping[str, float]) -> None:
+        """Keep them for later runs."""
+        for edge, bytes_s in rates.items():
+            self._do("INSERT OR REPLACE INTO edge_rates VALUES (:edge, :bytes_s)", {"edge": edge, "bytes_s": bytes_s})
 
     def go(self, delivery: UnderWay) -> None:
         """Note how far a delivery is."""

@@ -80,9 +80,12 @@ class Store:
         except OSError as error:
             raise write_error(self.public, error) from error
 
-    def verify_and_adopt(self, source: Path, blob: Blob) -> None:
-        """Hash `source`, fsync it and adopt it. Raises IntegrityError (and leaves `source`), StoreError."""
-        got = hash_file(source, blob.algorithm)
+    def verify_and_adopt(self, source: Path, blob: Blob, digest: str | None = None) -> None:
+        """Hash `source`, fsync it and adopt it. Raises IntegrityError (and leaves `source`), StoreError.
+
+        `digest` is its hash, when the caller took it while it was written.
+        """
+        got = digest or hash_file(source, blob.algorithm)
         if got != blob.digest:
             raise IntegrityError(f"{source.name}: expected {blob.algorithm} {blob.digest}, got {got}")
         descriptor = os.open(source, os.O_RDONLY)

@@ -269,8 +269,11 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
         return
     from mirrortools.deliver import EdgePool
 
-    with EdgePool(origin.config.edges, origin.root, [repository.repo for repository in repositories]) as pool:
+    config, repos = origin.config, [repository.repo for repository in repositories]
+    rates = origin.state.rates()
+    with EdgePool(config.edges, origin.root, repos, config.delivery_limit_bytes_s, rates) as pool:
         yield pool
+        origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 
 
 def _announce(origin: Origin, *, news: bool) -> MirrorError | None:

@@ -20,6 +20,8 @@ from mirrortools.store import Store
 from tests.servers.sshd import Sshd
 
 REPO = RepoId.parse("acme/tiny")
+# Where no relay is reached, so that all bytes go through ssh.
+NOWHERE = "255.255.255.255"
 
 
 def noise(size_bytes: int, seed: int = 0) -> bytes:

@@ -410,7 +410,7 @@ def test_what_init_comments_out_is_valid(tmp_path: Path) -> None:
     lines = sample_files()["mirrortool.yaml"].splitlines()
     start = lines.index("# edges:")
     uncommented = lines[:start] + [line.removeprefix("# ") for line in lines[start:]]
-    text = "\n".join(uncommented).replace("# backup_source:", "backup_source:")
+    text = "\n".join(uncommented).replace("# backup_source:", "backup_source:", 1)
     (tmp_path / "mirrortool.yaml").write_text(text)
     config = load(tmp_path / "mirrortool.yaml", {})
 

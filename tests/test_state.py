@@ -287,3 +287,15 @@ def test_names_with_quotes_are_values(tmp_path: Path) -> None:
     assert state.repository("a'; DROP TABLE runs; --").error == 'it\'s "quoted"'
     assert isinstance(state._db, sqlite3.Connection)
     state.close()
+
+
+def test_rates_are_kept_for_later_runs(tmp_path: Path) -> None:
+    """The latest of each edge; of those that were not seen to take anything the former one stays."""
+    state = State(tmp_path)
+    state.keep_rates({"bj1": 1e6, "bj2": 2e6})
+    state.keep_rates({"bj1": 3e6})
+    state.close()
+    again = State(tmp_path)
+
+    assert again.rates() == {"bj1": 3e6, "bj2": 2e6}
+    again.close()

@@ -72,6 +72,7 @@ def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[st
         request_budget=form.request_budget,
         seeds=form.seeds,
         http=form.http,
+        delivery_limit_bytes_s=form.delivery_rate_limit,
         edges=MappingProxyType(edges),
         jobs=MappingProxyType({part.name: _job(main, part) for part in parts}),
     )
@@ -189,6 +190,8 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         quota_bytes=form.quota,
         min_free_bytes=form.min_free,
         incoming_limit_bytes=form.incoming_limit,
+        relay_host=form.relay_host,
+        relay_ports=form.relay_ports,
     )
 
 

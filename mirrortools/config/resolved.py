@@ -46,8 +46,10 @@ class Source:
 class EdgeConfig:
     """A host that serves a copy: `url` is `ssh://user@host:port/root` or `file:///root`.
 
-    `http` is where clients reach it; None for files means what ssh uses by itself. `repositories` and
-    `exclude_repositories` are fnmatch patterns of names, `include` and `exclude` of paths, as a repository has them.
+    `http` is where clients reach it; None for files means what ssh uses by itself. Other edges reach it at `relay_host`
+    (None: the host of the url) and one of `relay_ports`, both included (None: any).
+    `repositories` and `exclude_repositories` are fnmatch patterns of names, `include` and `exclude` of paths, as a
+    repository has them.
     """
 
     name: str
@@ -64,6 +66,8 @@ class EdgeConfig:
     quota_bytes: int | None = None
     min_free_bytes: int = 0
     incoming_limit_bytes: int | None = None
+    relay_host: str | None = None
+    relay_ports: tuple[int, int] | None = None
 
     @property
     def is_partial(self) -> bool:
@@ -133,7 +137,8 @@ class Job:
 class Config:
     """Everything that was configured; `path` is the main file, `http` where clients reach this host.
 
-    `max_parallel` is None for `auto`, `request_budget` (questions a host and 5 minutes) for `unlimited`.
+    `max_parallel` is None for `auto`, `request_budget` (questions a host and 5 minutes) for `unlimited`, and
+    `delivery_limit_bytes_s`, for all deliveries of a run together, when there is no limit.
     """
 
     path: Path
@@ -148,6 +153,7 @@ class Config:
     http: str | None
     edges: Mapping[str, EdgeConfig]
     jobs: Mapping[str, Job]
+    delivery_limit_bytes_s: int | None = None
 
     @property
     def has_metalinks(self) -> bool:

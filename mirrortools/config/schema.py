@@ -35,6 +35,7 @@ DEFAULT_REQUESTS: Final = 500
 LEAST_REQUESTS: Final = 10
 Item = TypeVar("Item")
 HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z|[0-9A-Fa-f:]+(?:%[A-Za-z0-9]+)?\Z")
+_PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?\Z")
 _LISTEN: Final = re.compile(r"(?:(?:\*|\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):)?(\d{1,5})\Z")
 
 
@@ -90,6 +91,20 @@ def _http_url(text: str) -> str:
     if set(text) & set("<>\"'"):
         raise ValueError(f"a URL that pages and metalinks name has no quotes and no angle brackets, got {text!r}")
     return check_url(text, ("http", "https"))
+
+
+def _host(text: str) -> str:
+    if not HOST.match(text):
+        raise ValueError(f"expected the name or address of a host, got {text!r}")
+    return text
+
+
+def _ports(value: object) -> tuple[int, int]:
+    match = _PORTS.match(str(value))
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 0 < first <= last < 65536:
+        raise ValueError(f"expected ports such as 42000-42099, got {value!r}")
+    return first, last
 
 
 def _requests(value: object) -> int | None:
@@ -336,7 +351,19 @@ class EdgeForm(_Form):
         examples=["0.0.0.0:80"],
     )
     rate_limit: Rate | None = Field(
-        default=None, description="The most that a delivery to this edge may send.", examples=["100Mbit"]
+        default=None,
+        description="The most that a delivery to this edge may send, and that it may pass on to others.",
+        examples=["100Mbit"],
+    )
+    relay_host: Annotated[str, AfterValidator(_host)] | None = Field(
+        default=None,
+        description="Where other edges and the origin reach its relay; the host of the url when left out.",
+        examples=["10.1.2.3"],
+    )
+    relay_ports: Annotated[tuple[int, int], BeforeValidator(_ports), WithJsonSchema({"type": "string"})] | None = Field(
+        default=None,
+        description="Ports of this edge that others may connect to during a delivery; any when left out.",
+        examples=["42000-42099"],
     )
     repositories: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
         default=("*",),
@@ -441,6 +468,11 @@ class MainForm(SourcesForm):
         description="Folders of this host that are looked into before a source is asked for bytes: a root of "
         "mirrortools, a Hub cache, a folder with git-LFS objects.",
         examples=[["/var/cache/huggingface/hub", "/srv/old-mirror"]],
+    )
+    delivery_rate_limit: Rate | None = Field(
+        default=None,
+        description="The most that all deliveries of a run together may send from this host.",
+        examples=["500Mbit"],
     )
     force_push: Literal["refuse", "accept"] = Field(
         default="refuse",

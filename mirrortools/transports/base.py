@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from mirrortools.feeding import PipeLink
 from mirrortools.model import Blob
 
 Progress = Callable[[int], None]
@@ -39,14 +40,28 @@ class Sent:
     bytes_on_wire: int
 
 
+class Pipe(Protocol):
+    """Bytes to and from a relay on an edge, past the receiver's conversation."""
+
+    @property
+    def link(self) -> PipeLink:
+        """The two ends here."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 class Session(Protocol):
-    """A running receiver and the way to it. One thread at a time, except for `abort`."""
+    """A running receiver and the way to it. One thread at a time, except for `abort` and `pipe`."""
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
 
     def send(self, batch: Batch) -> Sent:
         """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""
+
+    def pipe(self, relay: str) -> Pipe:
+        """Reach the relay of that name on the edge, through the same connection. Raises EdgeUnreachable, EdgeError."""
 
     def close(self) -> None:
         """End the receiver."""

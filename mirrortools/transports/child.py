@@ -48,6 +48,12 @@ class Child:
         assert self._process.stdout is not None  # noqa: S101  (a pipe was asked for)
         return self._process.stdout.fileno()
 
+    @property
+    def stdin(self) -> int:
+        """The descriptor that the program reads from, for a child with a pipe there."""
+        assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)
+        return self._process.stdin.fileno()
+
     def write(self, data: bytes) -> None:
         """Write all of `data` to the program's standard input. Raises BrokenPipeError when it has ended."""
         assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)

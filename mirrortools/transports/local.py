@@ -27,7 +27,7 @@ class LocalTransport:
         """Start the receiver."""
         return ProcessSession(self, receiver)
 
-    def command(self, words: Sequence[str]) -> list[str]:
+    def command(self, words: Sequence[str], *, joined: bool = False) -> list[str]:  # noqa: ARG002
         """The words themselves."""
         return list(words)
 

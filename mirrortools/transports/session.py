@@ -1,12 +1,17 @@
-"""A session over any way: one conversation, and an rsync now and then."""
+"""A session over any way: one conversation, an rsync now and then, and what is piped to a relay."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from mirrortools.errors import EdgeUnreachable
-from mirrortools.transports.base import Batch, Sent
+from mirrortools.feeding import PipeLink
+from mirrortools.transports.archive import receiver_command
+from mirrortools.transports.base import Batch, Pipe, Sent
+from mirrortools.transports.child import Child
 from mirrortools.transports.conversation import Conversation
 from mirrortools.transports.rsync import Rsync
 from mirrortools.transports.way import Way
@@ -17,8 +22,10 @@ class ProcessSession:
 
     def __init__(self, way: Way, receiver: bytes) -> None:
         self._way = way
+        self._archive = receiver
         self._aborted = False
         self._rsync: Rsync | None = None
+        self._pipes: set[ProcessPipe] = set()
         self._conversation = Conversation(way, receiver)
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,15 +36,23 @@ class ProcessSession:
         """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""
         self._rsync = Rsync(self._way, batch)
         try:
-            if self._aborted:
-                raise EdgeUnreachable(f"edge {self._way.edge}: the run was ended")
+            self._refuse_when_aborted()
             return self._rsync.finish()
         finally:
             self._rsync.close()
             self._rsync = None
 
+    def pipe(self, relay: str) -> Pipe:
+        """Reach a relay. Raises EdgeUnreachable, EdgeError."""
+        self._refuse_when_aborted()
+        pipe = ProcessPipe(self._way, self._archive, relay)
+        self._pipes = {each for each in self._pipes if not each.closed} | {pipe}
+        return pipe
+
     def close(self) -> None:
         """End the receiver."""
+        for pipe in self._pipes:
+            pipe.close()
         self._conversation.close()
 
     def abort(self) -> None:
@@ -46,4 +61,29 @@ class ProcessSession:
         rsync = self._rsync
         if rsync:
             rsync.child.end()
+        for pipe in self._pipes:
+            pipe.child.end()
         self._conversation.child.end()
+
+    def _refuse_when_aborted(self) -> None:
+        if self._aborted:
+            raise EdgeUnreachable(f"edge {self._way.edge}: the run was ended")
+
+
+class ProcessPipe:
+    """The receiver once more, as a child that hands its standard input and output over to a relay."""
+
+    def __init__(self, way: Way, archive: bytes, relay: str) -> None:
+        words = way.command(receiver_command(way.python, archive, str(way.root), [relay]), joined=True)
+        self.child = Child(words, way.env, subprocess.PIPE)
+        self.closed = False
+        self.link = PipeLink(self.child.stdout, self.child.stdin)
+        with suppress(BrokenPipeError):  # the link will tell
+            self.child.write(archive)
+
+    def close(self) -> None:
+        """End it, once."""
+        if not self.closed:
+            self.closed = True
+            self.child.end()
+            self.child.close()

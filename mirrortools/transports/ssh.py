@@ -88,9 +88,9 @@ class SshTransport:
             self._control.parent.chmod(0o700)
         return ProcessSession(self, receiver)
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """ssh, as the owner of the connection. The edge's login shell takes the words apart again."""
-        return [*self._ssh("yes"), "--", self._config.host, shlex.join(words)]
+    def command(self, words: Sequence[str], *, joined: bool = False) -> list[str]:
+        """ssh, as the owner of the connection unless `joined`. The edge's login shell takes the words apart again."""
+        return [*self._ssh("no" if joined else "yes"), "--", self._config.host, shlex.join(words)]
 
     def rsync_words(self, folder: Path) -> tuple[list[str], str]:
         """Ssh again, over the connection of the receiver when there is a socket for it."""

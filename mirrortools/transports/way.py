@@ -18,8 +18,8 @@ class Way(Protocol):
     env: dict[str, str]
     rate_limit_bytes_s: int | None
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """What to run here so that `words` run on the edge."""
+    def command(self, words: Sequence[str], *, joined: bool = False) -> list[str]:
+        """What to run here so that `words` run on the edge; `joined`: over the connection that is there already."""
 
     def rsync_words(self, folder: Path) -> tuple[list[str], str]:
         """Options for rsync, and its name for `folder` on the edge."""

@@ -18,13 +18,13 @@ from mirrortools.store import Store
 from mirrortools.transports import receiver_archive
 from mirrortools.transports.ssh import SshTransport
 from mirrortools.tree import Tree
-from tests.delivery import local_edge, noise, publication, served_files, ssh_edge
+from tests.delivery import NOWHERE, local_edge, noise, publication, served_files, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
-# A login with the receiver, a conversation, and what ssh adds to bulk.
-TALK_BYTES = 64 << 10
+# A login with the receiver (twice, for what is piped to it), a conversation, and what ssh adds to bulk.
+TALK_BYTES = 160 << 10
 FILES = {
     "model.safetensors": noise(8 * MIB, 1),
     "b/weights.safetensors": noise(4 * MIB, 2),
@@ -54,7 +54,8 @@ def shown(origin: Path) -> Publication:
 
 def test_new_edges_are_filled_from_nothing(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """Two edges, one over ssh and one on a disk, serve every file; bytes on the wire are those of the plan."""
-    edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1"), "disk1": local_edge(tmp_path / "disk1")}
+    bj1 = ssh_edge(sshd, tmp_path / "bj1", relay_host=NOWHERE)
+    edges = {"bj1": bj1, "disk1": local_edge(tmp_path / "disk1")}
     sshd.forget()
     with EdgePool(edges, origin, [shown.repo]) as pool:
         deliveries = pool.deliver(shown, list(edges))
@@ -69,6 +70,22 @@ def test_new_edges_are_filled_from_nothing(sshd: Sshd, origin: Path, shown: Publ
     assert planned < sshd.received_bytes() < planned * 1.01 + TALK_BYTES
     assert planned <= deliveries[0].bytes_sent <= sshd.received_bytes()
     assert sshd.logins() == 1
+
+
+def test_bytes_go_to_a_port_of_the_edge_and_to_many_once(
+    sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """Where the relays can be reached nothing but words go through ssh, and the origin sends each byte to one edge."""
+    edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2", "bj3")}
+    sshd.forget()
+    with EdgePool(edges, origin, [shown.repo]) as pool:
+        deliveries = pool.deliver(shown, list(edges))
+    planned = sum(blob.size for blob in shown.blobs)
+
+    assert [(d.edge, d.changed, d.error) for d in deliveries] == [(name, True, None) for name in edges]
+    assert [served_files(tmp_path / name, shown) for name in edges] == [FILES] * 3
+    assert sum(d.bytes_sent for d in deliveries) < 2 * planned
+    assert sshd.received_bytes() < 3 * TALK_BYTES
 
 
 def test_a_changed_revision_sends_only_the_new_blob(

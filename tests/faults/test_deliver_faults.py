@@ -22,11 +22,11 @@ from mirrortools.model import Blob, Publication, RepoId, quote_ref
 from mirrortools.store import Store
 from mirrortools.transports.local import LocalTransport
 from mirrortools.tree import Tree
-from tests.delivery import REPO, here, local_edge, noise, publication, served_files, small_disk, ssh_edge
+from tests.delivery import NOWHERE, REPO, here, local_edge, noise, publication, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
-TALK_BYTES = 96 << 10
+TALK_BYTES = 160 << 10
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(8 * MIB, 2), "config.json": b"{}", "added.txt": b"new"}
 
@@ -117,7 +117,7 @@ def test_a_connection_that_is_cut_again_and_again_gets_there(sshd: Sshd, origin:
     deliveries = []
     for _ in range(12):
         sshd.cut_after(3 * MIB)
-        deliveries.append(run(ssh_edge(sshd, root), origin, shown))
+        deliveries.append(run(ssh_edge(sshd, root, relay_host=NOWHERE), origin, shown))
         if deliveries[-1].error is None:
             break
     sshd.cut_after(1 << 40)

@@ -1,0 +1,141 @@
+"""Who feeds whom when many edges lack the same: a chain, in which each edge passes on what it gets.
+
+Decisions alone, without clock and network. The origin feeds the first of the chain; each other edge draws from the one
+before it, or from an earlier one when the two cannot reach each other. Who is slow is moved to the end, where nobody
+waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+ORIGIN: Final = ""
+# A newcomer that lacks so much more than another is not put before it: that one would wait for it to catch up.
+_BEHIND_BYTES: Final = 32 << 20
+# An edge is slow when it takes less than this share of what the one before it takes, and so much lies ready for it.
+_SLOW_SHARE: Final = 0.6
+_READY_BYTES: Final = 12 << 20
+# A known rate counts when it is so much more than another: those of one chain differ by chance.
+_FASTER: Final = 1.3
+# When the first of the chain would take longer than that for the rest, the next one is tried in its place.
+_LONG_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An edge that takes part; `rate_bytes_s` is what it took lately, 0 when that is not known.
+
+    `wants` are the digests that it lacked at first, `offers` those that it has now or will have.
+    """
+
+    name: str
+    wants: frozenset[str]
+    offers: frozenset[str]
+    rate_bytes_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """The members in their order, the slow ones at the end. Never changed: each event gives another one.
+
+    `cut` are pairs of which the second cannot draw from the first. `held_up` are pairs of which the second fell behind.
+    `trial` is the second of the chain while the origin feeds it too, to see whether the first one is slow; `tried` are
+    the pairs of which that is known.
+    """
+
+    order: tuple[Member, ...] = ()
+    slow: frozenset[str] = frozenset()
+    cut: frozenset[tuple[str, str]] = frozenset()
+    held_up: frozenset[tuple[str, str]] = frozenset()
+    trial: str = ""
+    tried: frozenset[tuple[str, str]] = frozenset()
+
+    def with_member(self, newcomer: Member, lacking_bytes: Mapping[str, int]) -> Chain:
+        """The same with an edge that came: before those that are known to be slower and are not far ahead of it."""
+        mine = lacking_bytes.get(newcomer.name, 0)
+        rest = self.without(newcomer.name)
+        at = len(rest.order)
+        while at > 0 and rest._goes_before(newcomer, mine, rest.order[at - 1], lacking_bytes):
+            at -= 1
+        return replace(rest, order=(*rest.order[:at], newcomer, *rest.order[at:]))
+
+    def _goes_before(self, newcomer: Member, mine: int, other: Member, lacking_bytes: Mapping[str, int]) -> bool:
+        is_far_ahead = lacking_bytes.get(other.name, 0) < mine - _BEHIND_BYTES
+        return not is_far_ahead and (other.name in self.slow or newcomer.rate_bytes_s > _FASTER * other.rate_bytes_s)
+
+    def without(self, name: str) -> Chain:
+        """The same without an edge that is gone."""
+        trial = "" if self.trial == name else self.trial
+        return replace(self, order=tuple(member for member in self.order if member.name != name), trial=trial)
+
+    def with_cut(self, feeder: str, taker: str) -> Chain:
+        """The same after it was seen that one cannot draw from the other."""
+        return replace(self, cut=self.cut | {(feeder, taker)})
+
+    def with_held_up(self, feeder: str, taker: str) -> Chain:
+        """The same after an edge fell behind its feeder: it is slow, unless that feeder holds up another one too.
+
+        Then the feeder is slow, and those that it held up are not.
+        """
+        held_up = self.held_up | {(feeder, taker)}
+        victims = {each for source, each in held_up if source == feeder}
+        if feeder != ORIGIN and len(victims) > 1:
+            return replace(self, held_up=held_up)._moved_back(feeder, self.slow - victims)
+        return replace(self, held_up=held_up)._moved_back(taker, self.slow)
+
+    def _moved_back(self, name: str, slow: frozenset[str]) -> Chain:
+        moved = [member for member in self.order if member.name == name]
+        others = [member for member in self.order if member.name != name]
+        return replace(self, order=(*others, *moved), slow=slow | {name}, trial="")
+
+    def second(self) -> str:
+        """Who would be the first without the first; nobody when that one is slow, or stands alone."""
+        found = self.order[1].name if len(self.order) > 1 else ""
+        return "" if found in self.slow else found
+
+    def with_trial(self) -> Chain:
+        """The same with the origin feeding the second too, unless that pair was tried before."""
+        second = self.second()
+        if not second or self.trial or (self.order[0].name, second) in self.tried:
+            return self
+        return replace(self, trial=second, tried=self.tried | {(self.order[0].name, second)})
+
+    def after_trial(self, *, first_is_slow: bool) -> Chain:
+        """The same when the trial is over."""
+        ended = replace(self, trial="")
+        return ended.with_held_up(ORIGIN, ended.order[0].name) if first_is_slow else ended
+
+    def feeders(self) -> dict[str, str]:
+        """From whom each edge draws: the nearest before it that can feed it and feeds the fewest, else the origin."""
+        chosen: dict[str, str] = {}
+        for number, taker in enumerate(self.order):
+            before = [member for member in reversed(self.order[:number]) if self._can_feed(member, taker)]
+            feeding = [*chosen.values()]
+            if taker.name == self.trial:
+                before = []
+            chosen[taker.name] = min(before, key=lambda m: feeding.count(m.name)).name if before else ORIGIN
+        return chosen
+
+    def _can_feed(self, feeder: Member, taker: Member) -> bool:
+        return (feeder.name, taker.name) not in self.cut and taker.wants <= feeder.offers
+
+    def is_last(self, name: str) -> bool:
+        """Whether nobody stands behind an edge."""
+        return bool(self.order) and self.order[-1].name == name
+
+
+def falls_behind(taker_bytes_s: float, feeder_bytes_s: float, ready_bytes: int) -> bool:
+    """Whether an edge takes much less than its feeder took, while `ready_bytes` of what it lacks lie ready there."""
+    return ready_bytes >= _READY_BYTES and taker_bytes_s < _SLOW_SHARE * feeder_bytes_s
+
+
+def takes_long(lacking_bytes: int, rate_bytes_s: float) -> bool:
+    """Whether an edge would take so long for the rest that looking for a faster one is worth its cost."""
+    return lacking_bytes > rate_bytes_s * _LONG_S
+
+
+def is_faster(second_bytes_s: float, first_bytes_s: float) -> bool:
+    """Whether the second of two that are fed at once shows that the first one is slow."""
+    return second_bytes_s * _SLOW_SHARE > first_bytes_s

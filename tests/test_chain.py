@@ -1,0 +1,162 @@
+"""Who feeds whom: whatever happens, every edge has a feeder, and nobody waits for himself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mirrortools.chain import ORIGIN, Chain, Member, falls_behind, is_faster, takes_long
+
+ALL = frozenset({"a", "b"})
+NAMES = [f"e{number}" for number in range(6)]
+
+
+def member(name: str, rate: float = 0.0) -> Member:
+    return Member(name, ALL, ALL, rate)
+
+
+def chain(*names: str) -> Chain:
+    """Edges that came one after the other, and lack all."""
+    found = Chain()
+    for name in names:
+        found = found.with_member(member(name), {})
+    return found
+
+
+def order(found: Chain) -> list[str]:
+    return [each.name for each in found.order]
+
+
+events = st.one_of(
+    st.tuples(st.just("join"), st.sampled_from(NAMES), st.sampled_from([0.0, 1e6, 5e6])),
+    st.tuples(st.just("leave"), st.sampled_from(NAMES), st.none()),
+    st.tuples(st.just("cut"), st.sampled_from([ORIGIN, *NAMES]), st.sampled_from(NAMES)),
+    st.tuples(st.just("trial"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("slow"), st.sampled_from([ORIGIN, *NAMES]), st.sampled_from(NAMES)),
+)
+
+
+@given(st.lists(events, max_size=40), st.dictionaries(st.sampled_from(NAMES), st.integers(0, 1 << 30)))
+def test_every_edge_leads_back_to_the_origin(happened: list[tuple], lacking: dict[str, int]) -> None:
+    """After any events each member has one feeder, never over a pair that was cut, and no circle."""
+    found, present = Chain(), set()
+    for what, first, second in happened:
+        if what == "join":
+            found, present = found.with_member(member(first, second), lacking), present | {first}
+        elif what == "leave":
+            found, present = found.without(first), present - {first}
+        elif what == "cut":
+            found = found.with_cut(first, second)
+        elif what == "trial":
+            found = found.after_trial(first_is_slow=second) if found.trial else found.with_trial()
+        elif second in present:
+            found = found.with_held_up(first, second)
+    feeders = found.feeders()
+
+    assert set(order(found)) == set(feeders) == present
+    for name in present:
+        seen = {name}
+        while (feeder := feeders[name]) != ORIGIN:
+            assert (feeder, name) not in found.cut
+            assert feeder not in seen
+            seen.add(feeder)
+            name = feeder
+
+
+def test_each_edge_draws_from_the_one_before_it() -> None:
+    """In the order in which they came, when nothing is known of them, so that the bytes leave the origin once."""
+    found = chain("e3", "e0", "e2", "e1")
+
+    assert found.feeders() == {"e3": ORIGIN, "e0": "e3", "e2": "e0", "e1": "e2"}
+
+
+def test_fast_edges_go_first() -> None:
+    """By what they took lately; those of which nothing is known come behind."""
+    found = Chain()
+    for name, rate in (("e3", 0.0), ("e0", 1e6), ("e1", 9e6), ("e2", 5e6)):
+        found = found.with_member(member(name, rate), {})
+
+    assert order(found) == ["e1", "e2", "e0", "e3"]
+
+
+def test_a_newcomer_is_not_put_before_one_that_is_far_ahead() -> None:
+    """That one would wait until the newcomer has what it has."""
+    lacking = {"e0": 1 << 30, "e1": 1 << 20, "e2": 1 << 30}
+    found = chain("e1", "e2").with_member(member("e0", 1e6), lacking)
+
+    assert order(found) == ["e1", "e0", "e2"]
+
+
+def test_one_that_falls_behind_goes_to_the_end() -> None:
+    """The next one draws from its feeder."""
+    found = chain("e0", "e1", "e2", "e3").with_held_up("e0", "e1")
+
+    assert order(found) == ["e0", "e2", "e3", "e1"]
+    assert found.feeders() == {"e0": ORIGIN, "e2": "e0", "e3": "e2", "e1": "e3"}
+
+
+def test_a_newcomer_goes_before_slow_ones() -> None:
+    """The end of the chain is theirs."""
+    found = chain("e0", "e1", "e2").with_held_up("e0", "e1").with_member(member("e3"), {})
+
+    assert order(found) == ["e0", "e2", "e3", "e1"]
+
+
+def test_who_holds_up_two_is_slow_himself() -> None:
+    """The first one that fell behind was not to blame: it is no longer taken for slow."""
+    found = chain("e0", "e1", "e2", "e3").with_held_up("e0", "e1").with_held_up("e0", "e2")
+
+    assert found.slow == {"e0"}
+    assert order(found)[-1] == "e0"
+
+
+def test_two_that_cannot_reach_each_other_go_round() -> None:
+    """An earlier one that feeds fewest feeds instead, or the origin."""
+    found = chain("e0", "e1", "e2").with_cut("e1", "e2")
+
+    assert found.feeders()["e2"] == "e0"
+    assert found.with_cut("e0", "e2").feeders()["e2"] == ORIGIN
+
+
+def test_an_edge_does_not_draw_what_the_other_never_gets() -> None:
+    """One with a part of the repository feeds only those that want no more than that."""
+    partial = replace(member("e0"), wants=frozenset({"a"}), offers=frozenset({"a"}))
+    found = Chain().with_member(partial, {}).with_member(member("e1"), {}).with_member(member("e2"), {})
+
+    assert found.feeders() == {"e0": ORIGIN, "e1": ORIGIN, "e2": "e1"}
+    assert found.with_held_up(ORIGIN, "e0").feeders()["e0"] == "e2"
+
+
+def test_behind_means_less_than_the_feeder_with_bytes_at_hand() -> None:
+    """Whoever has little to take, or takes what comes, is not slow."""
+    assert falls_behind(5e6, 20e6, 13 << 20)
+    assert not falls_behind(5e6, 20e6, 1 << 20)
+    assert not falls_behind(18e6, 20e6, 1 << 30)
+
+
+def test_rates_that_differ_little_do_not_change_the_order() -> None:
+    """What edges of one chain take differs by chance."""
+    found = Chain().with_member(member("e0", 20e6), {}).with_member(member("e1", 22e6), {})
+
+    assert order(found) == ["e0", "e1"]
+
+
+def test_a_first_one_that_takes_long_is_held_against_the_second() -> None:
+    """The origin feeds both for a while; the slower one goes to the end, and no pair is tried twice."""
+    tried = chain("e0", "e1", "e2").with_trial()
+    slow, fast = tried.after_trial(first_is_slow=True), tried.after_trial(first_is_slow=False)
+
+    assert tried.feeders() == {"e0": ORIGIN, "e1": ORIGIN, "e2": "e1"}
+    assert slow.feeders() == {"e1": ORIGIN, "e2": "e1", "e0": "e2"}
+    assert fast.feeders() == {"e0": ORIGIN, "e1": "e0", "e2": "e1"}
+    assert fast.with_trial() == fast
+
+
+def test_nobody_is_tried_in_the_place_of_the_first_without_need() -> None:
+    """Two who share the origin's bandwidth are equals, and a short rest is not worth a look."""
+    assert is_faster(18e6, 6e6)
+    assert not is_faster(12e6, 12e6)
+    assert takes_long(1 << 30, 6e6)
+    assert not takes_long(256 << 20, 25e6)
