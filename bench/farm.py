@@ -1,0 +1,133 @@
+"""An origin and its edges, each in a network namespace with a bandwidth, and what the origin publishes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import yaml
+
+from bench.case import environment
+from bench.content import Content
+from mirrortools.model import Manifest, RepoId
+from tests.servers.network import Host, Network
+
+MIRRORTOOL = Path(sys.executable).with_name("mirrortool")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A repository of the origin: its name, the commit that is its `main`, its blobs as files below public/."""
+
+    repo: str
+    commit: str
+    blobs: Sequence[str]
+    size_bytes: int
+
+
+class Farm:
+    """The hosts `origin` and `e01`, `e02`, …, while the `with` block lasts. Everything lies below `folder`."""
+
+    def __init__(self, folder: Path, edges: int, rate_bits: int) -> None:
+        self.folder = folder
+        self.root = folder / "origin-root"
+        self.edges = [f"e{number:02}" for number in range(1, edges + 1)]
+        self.network = Network(folder / "network", ["origin", *self.edges], rate_bits)
+        self._running = ExitStack()
+
+    # What it holds
+
+    def publish(self, content: Content) -> Published:
+        """Make `content` and publish it, unless an earlier run did."""
+        source = self.folder / "source"
+        if not (self.root / "public" / RepoId.parse(content.repo).path / "refs" / "main").exists():
+            content.write(source / content.repo)
+            self.publish_folder(content.repo)
+            shutil.rmtree(source / content.repo)
+        return self.published(content.repo)
+
+    def publish_folder(self, repo: str) -> Published:
+        """Publish what is in the source folder of a repository."""
+        self.mirrortool("sync", "--all", "--no-deliver", "--json", repos=[repo])
+        return self.published(repo)
+
+    def published(self, repo: str) -> Published:
+        """What is published of a repository."""
+        folder = self.root / "public" / RepoId.parse(repo).path
+        commit = (folder / "refs" / "main").resolve().name
+        document = json.loads((folder / "meta" / commit / "manifest.json").read_text())
+        blobs = Manifest.from_json(document).blobs
+        return Published(repo, commit, sorted(blob.path for blob in blobs), sum(blob.size for blob in blobs))
+
+    def mirrortool(self, *words: str, repos: Sequence[str], edges: Mapping[str, Any] | None = None) -> None:
+        """Run mirrortool here, outside of all measurements. Raises CalledProcessError."""
+        command = [str(MIRRORTOOL), "--config", str(self.configure(repos, edges or {})), *words]
+        subprocess.run(command, check=True, capture_output=True, env=environment(self.folder))
+
+    def configure(self, repos: Sequence[str], edges: Mapping[str, Any]) -> Path:
+        """Write a configuration of the origin; gives its file."""
+        document = {
+            "root": str(self.root),
+            "source": f"dir://{self.folder / 'source'}",
+            "min_free": 0,
+            "repositories": list(repos),
+            **({"edges": dict(edges)} if edges else {}),
+        }
+        path = self.folder / "origin.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def edge_forms(self, edges: Sequence[str], **more: Any) -> dict[str, Any]:
+        """The edges as a configuration has them."""
+        keys = {"identity_file": str(self.network.identity_file), "known_hosts": str(self.network.known_hosts)}
+        return {name: {"url": self.network[name].url(self.edge_root(name)), **keys, **more} for name in edges}
+
+    def edge_root(self, edge: str) -> Path:
+        """The root folder of an edge."""
+        return self.folder / "edges" / edge
+
+    def warm(self, published: Published) -> None:
+        """Read what the origin is going to send, so that it comes from memory."""
+        for path in published.blobs:
+            with (self.root / "public" / path).open("rb", buffering=0) as file:
+                while file.read(1 << 20):
+                    pass
+
+    def clear(self) -> None:
+        """Forget what edges have, and heal what was broken."""
+        shutil.rmtree(self.folder / "edges", ignore_errors=True)
+        (self.folder / "edges").mkdir(parents=True)
+
+    def sent_bytes(self) -> int:
+        """What the origin has sent until now, with all headers."""
+        words = self.origin.command(["cat", "/sys/class/net/eth0/statistics/tx_bytes"])
+        return int(subprocess.run(words, check=True, capture_output=True).stdout)
+
+    @property
+    def origin(self) -> Host:
+        return self.network["origin"]
+
+    # Life
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as starting:
+            starting.enter_context(self.network)
+            for name in self.edges:
+                self.network[name].serve_ssh()
+            self._running = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.close()
+        shutil.rmtree(self.folder / "edges", ignore_errors=True)
