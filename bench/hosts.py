@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.content import KIB
+from bench.content import KIB, MIB
 from bench.peers import olah
 from mirrortools.model import RepoId
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
@@ -20,7 +20,7 @@ from tests.servers.ports import port_answers
 
 REPO = "bench/model"
 SMALL, LARGE = "config.json", "model.safetensors"
-_SMALL_BYTES = 700
+_SMALL_BYTES, _PIECE_BYTES = 700, 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,8 @@ class Host:
 def publish(root: Path, large_bytes: int) -> str:
     """One repository with a small and a large file in an empty root; its commit."""
     source = random.Random(large_bytes)
-    files = {SMALL: b"{}".ljust(_SMALL_BYTES), LARGE: source.randbytes(large_bytes)}
+    large = b"".join(source.randbytes(min(_PIECE_BYTES, large_bytes - n)) for n in range(0, large_bytes, _PIECE_BYTES))
+    files = {SMALL: b"{}".ljust(_SMALL_BYTES), LARGE: large}
     made = HandMade(root, root.with_name(f"{root.name}-git"), RepoId.parse(REPO)).publish({"refs/heads/main": files})
     shutil.rmtree(root.with_name(f"{root.name}-git"))
     return made.commits["main"]

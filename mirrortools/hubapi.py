@@ -16,6 +16,8 @@ from mirrortools.model import Entry, Manifest, short_ref
 
 # Deeper folders get no recursive listing of their own: each level repeats all that is below it.
 RECURSIVE_DEPTH = 16
+# The most entries that one answer lists; of a longer listing there are more pages.
+PAGE_ENTRIES = 10_000
 _YEAR_10000 = 253402300800
 
 Document = dict[str, Any]
@@ -39,6 +41,12 @@ def info(manifest: Manifest, *, blobs: bool) -> Document:
 
     The value of `siblings` is an iterator.
     """
+    siblings = (_sibling(path, manifest.files[path], blobs) for path in sorted(manifest.files))
+    return brief(manifest) | {"siblings": siblings}
+
+
+def brief(manifest: Manifest) -> Document:
+    """What a list of repositories tells of each: the same without its files."""
     repo = manifest.revision.repo
     moment = _moment(manifest.committed_at)
     document: Document = {
@@ -52,7 +60,6 @@ def info(manifest: Manifest, *, blobs: bool) -> Document:
         "downloads": 0,
         "likes": 0,
         "tags": [],
-        "siblings": (_sibling(path, manifest.files[path], blobs) for path in sorted(manifest.files)),
     }
     if repo.kind == "models":
         document["modelId"] = repo.name

@@ -20,7 +20,7 @@ from mirrortools.errors import ConfigError, HostileTree
 
 T = TypeVar("T")
 
-KINDS: Final = ("models", "datasets")
+KINDS: Final = ("models", "datasets", "spaces")
 COMMIT: Final = re.compile(r"[0-9a-f]{40}\Z")
 _DIGEST_LENGTH: Final = {"sha256": 64, "git": 40}
 _HEX: Final = re.compile(r"[0-9a-f]+\Z")
@@ -36,7 +36,7 @@ _DISGUISES: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\
 
 @dataclass(frozen=True, slots=True, order=True)
 class RepoId:
-    """A repository's kind and name: `models/org/name`, `datasets/org/name`; a bare name is a model."""
+    """A repository's kind and name: `models/org/name`, `datasets/org/name`, `spaces/…`; a bare name is a model."""
 
     kind: str
     name: str

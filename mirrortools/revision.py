@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -57,10 +58,11 @@ class RevisionFiles:
         _write_new(stage / "manifest.json", manifest.json_pieces())
         _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
         _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
+        _write_new(stage / "brief.json", json_pieces(hubapi.brief(manifest)))
         for listing in hubapi.listings(manifest):
-            _write_new(stage / "flat" / listing.folder / LISTING, json_pieces(listing.flat))
+            _write_pages(stage, "flat", listing.folder, listing.flat)
             if listing.recursive is not None:
-                _write_new(stage / "recursive" / listing.folder / LISTING, json_pieces(listing.recursive))
+                _write_pages(stage, "recursive", listing.folder, listing.recursive)
         sums = sha256_sums(manifest, self.public)
         _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sums))
         self.write_where(stage, stage / SUMS)
@@ -120,6 +122,20 @@ def has_content(path: Path, pieces: Iterable[str]) -> bool:
             return all(file.read(len(piece)) == piece for piece in map(str.encode, pieces)) and not file.read(1)
     except FileNotFoundError:
         return False
+
+
+def _write_pages(stage: Path, kind: str, folder: str, entries: Iterator[hubapi.Document]) -> None:
+    """Write a folder's listing, in as many pages as it takes: `flat`, `flat-n`, `flat-nn`, … each have one of them.
+
+    A server that can neither count nor read finds the next page by one more letter.
+    """
+    page, rest = kind, entries
+    while True:
+        _write_new(stage / page / folder / LISTING, json_pieces(islice(rest, hubapi.PAGE_ENTRIES)))
+        further = next(rest, None)
+        if further is None:
+            return
+        page, rest = f"{page}n" if page != kind else f"{kind}-n", chain([further], rest)
 
 
 def _write_new(path: Path, pieces: Iterable[str]) -> None:

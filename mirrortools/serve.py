@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
+from mirrortools.model import KINDS
 from mirrortools.revision import LISTING
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
@@ -89,6 +90,8 @@ def render(site: Site) -> dict[str, str]:
     script = environment.get_template("hub.js").render()
     values = {"public": site.root / "public", "listen": site.listen, "name": site.name}
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
+    values["kinds"] = "|".join(KINDS)
+    values["prefixes"] = "|".join(f"{kind}/" for kind in KINDS if kind != "models")
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
         text = environment.get_template("nginx.conf.j2").render(values, extra="", most_open=_MOST_OPEN)

@@ -3,8 +3,8 @@
 The only module that knows the served shape. Everything it writes is below `<root>/public`:
 
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
-    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, flat/…, recursive/…, SHA256SUMS,
-                                          revision.meta4, files/<path>.meta4, page.html
+    <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, brief.json, flat/…, recursive/…,
+                                          SHA256SUMS, revision.meta4, files/<path>.meta4, page.html
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it
@@ -68,8 +68,8 @@ LATEST = "latest"
 INDEX = ".mirror/index.html"
 CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
-_RESERVED_FIRST = frozenset((*KINDS, "api", "blobs", "spaces"))
-_RESERVED_LAST = frozenset(("commits", "meta", "refs", "resolve", "revision", "tree", "paths-info", "info"))
+_RESERVED_FIRST = frozenset((*KINDS, "api", "blobs"))
+_RESERVED_LAST = frozenset(("commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info"))
 _GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 
 

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from mirrortools.model import RepoId
 
 HUB_VERSIONS = ("2.4.0", "0.20.3")
+ALL_HUB_VERSIONS = (*HUB_VERSIONS, "1.16.4", "0.36.2")
 PROJECT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 110
 

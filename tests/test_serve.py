@@ -62,16 +62,10 @@ def test_all_temporary_files_are_in_the_run_folder(tmp_path: Path) -> None:
     text = render(standalone(tmp_path))["nginx.conf"]
     paths = re.findall(r"(?<=\s)/[\w./-]+(?=[;\s])", re.sub(r"#.*", "", text))
     outside = [path for path in paths if not path.startswith((f"{tmp_path}/run/", f"{tmp_path}/root/public"))]
+    urls = {"/", "/api/", "/api/whoami-v2", "/models/", "/datasets/", "/spaces/", "/.mirror/"}
+    urls |= {"/.mirror/index.html", "/.mirror/setup.sh"}
 
-    assert set(outside) <= {
-        str(find_njs_module()),
-        "/",
-        "/models/",
-        "/datasets/",
-        "/.mirror/",
-        "/.mirror/index.html",
-        "/.mirror/setup.sh",
-    }
+    assert set(outside) <= {str(find_njs_module()), *urls}
 
 
 def test_the_name_decides_who_is_default_server(tmp_path: Path) -> None:

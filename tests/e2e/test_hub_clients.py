@@ -16,7 +16,7 @@ import pytest
 from mirrortools.model import RepoId
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
 from tests import clients
-from tests.clients import HUB_VERSIONS, Expected, Response, curl
+from tests.clients import ALL_HUB_VERSIONS, HUB_VERSIONS, Expected, Response, curl
 from tests.e2e.tree_fixture import FIRST, SECOND, SMALL, HandMade
 from tests.servers import Nginx, free_port
 from tests.servers.ports import http_answers, port_answers
@@ -33,11 +33,12 @@ class Mirror:
     model: Expected
     dataset: Expected
     legacy: Expected
+    space: Expected
 
 
 @pytest.fixture(scope="module")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
-    """One nginx that serves a model, a dataset and a model with a name of one segment."""
+    """One nginx that serves a model, a dataset, a space and a model with a name of one segment."""
     folder = tmp_path_factory.mktemp("mirror")
     root, port = folder / "root", free_port()
     history = {
@@ -51,32 +52,38 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
     model = HandMade(root, folder / "model", RepoId("models", "org/name.v1")).publish(history)
     dataset = HandMade(root, folder / "dataset", RepoId("datasets", "org/data")).publish({"refs/heads/main": SMALL})
     legacy = HandMade(root, folder / "legacy", RepoId("models", "gpt2")).publish({"refs/heads/main": SMALL})
+    space = HandMade(root, folder / "space", RepoId("spaces", "org/demo")).publish({"refs/heads/main": SMALL})
     place = Standalone(folder / "nginx", find_njs_module(), "root" if os.geteuid() == 0 else "")
     write_standalone(Site(root, (f"127.0.0.1:{port}",), place=place))
     with Nginx(folder / "nginx" / "nginx.conf", folder / "nginx", [port]):
-        yield Mirror(root, folder / "nginx" / "nginx.out", f"http://127.0.0.1:{port}", model, dataset, legacy)
+        yield Mirror(root, folder / "nginx" / "nginx.out", f"http://127.0.0.1:{port}", model, dataset, legacy, space)
 
 
-@pytest.mark.parametrize("version", HUB_VERSIONS)
-@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+@pytest.mark.parametrize(
+    ("version", "kind"),
+    [
+        *((version, kind) for version in HUB_VERSIONS for kind in ("model", "dataset", "legacy", "space")),
+        *((version, "model") for version in ALL_HUB_VERSIONS if version not in HUB_VERSIONS),
+    ],
+)
 def test_hub_client(mirror: Mirror, version: str, kind: str, tmp_path: Path) -> None:
     """Downloads, API answers and errors are right for a model, a dataset and a one-segment model."""
     clients.check_all(version, mirror.url, getattr(mirror, kind), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+@pytest.mark.parametrize("kind", ["model", "dataset", "legacy", "space"])
 def test_git_clone_and_lfs_pull(mirror: Mirror, kind: str, tmp_path: Path) -> None:
     """Plain git and git-lfs get every file of every branch and tag over dumb HTTP."""
     clients.check_git(mirror.url, getattr(mirror, kind), tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+@pytest.mark.parametrize("kind", ["model", "dataset", "legacy", "space"])
 def test_http(mirror: Mirror, kind: str) -> None:
     """Headers, ranges and validators are exact for every kind of name."""
     clients.check_http(mirror.url, getattr(mirror, kind))
 
 
-@pytest.mark.parametrize("kind", ["model", "dataset", "legacy"])
+@pytest.mark.parametrize("kind", ["model", "dataset", "legacy", "space"])
 def test_a_slash_at_the_end_changes_no_answer(mirror: Mirror, kind: str) -> None:
     """Some clients (olah is one) ask for a listing, a folder or a revision with a slash at the end of the URL."""
     expected: Expected = getattr(mirror, kind)

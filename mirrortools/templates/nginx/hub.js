@@ -1,5 +1,6 @@
-// The two requests of the Hub's protocol that carry a body. Written for njs 0.7.9: no spread, no destructuring.
-// nginx sets $hub_public, and for pathsInfo $hub_repository and $hub_commit.
+// What files alone cannot answer: the two requests that carry a body, the list of repositories, and LFS pointers.
+// Written for njs 0.7.9: no spread, no destructuring. nginx sets $hub_public for lfsBatch and list, $hub_repository and
+// $hub_commit for pathsInfo.
 
 import fs from 'fs';
 import querystring from 'querystring';
@@ -9,6 +10,9 @@ const MOST_OBJECTS = 10000;
 const LFS_TYPE = 'application/vnd.git-lfs+json';
 // The name under which mirrortools.revision writes a folder's listing into that folder.
 const LISTING = '.git';
+const MOST_LISTED = 500;
+// What a list of repositories may be asked for; `full` and its like change what is told, which is always the same here.
+const SELECTORS = ['search', 'author', 'limit', 'cursor', 'full', 'cardData', 'config', 'expand'];
 
 // POST {repository}/info/lfs/objects/batch, see git-lfs's docs/api/batch.md.
 function lfsBatch(r) {
@@ -79,8 +83,8 @@ function pathsInfo(r) {
     if (!paths) {
         return answer(r, 400, 'application/json', { error: 'no paths in this request' });
     }
-    const flat = r.variables.hub_repository + '/meta/' + commit + '/flat/';
-    answer(r, 200, 'application/json', foundEntries(flat, paths));
+    const meta = r.variables.hub_repository + '/meta/' + commit + '/';
+    answer(r, 200, 'application/json', foundEntries(meta, paths));
 }
 
 // JSON, or the form that the Hub's own client sends.
@@ -96,14 +100,14 @@ function askedPaths(r) {
     return paths.every(path => typeof path === 'string') ? paths : null;
 }
 
-function foundEntries(flat, paths) {
+function foundEntries(meta, paths) {
     const listings = {};
     const found = [];
     paths.filter(isInside).forEach(path => {
         const folder = path.slice(0, Math.max(path.lastIndexOf('/'), 0));
         const key = '/' + folder;
         if (!listings[key]) {
-            listings[key] = byPath(flat + folder + '/' + LISTING);
+            listings[key] = byPath(meta, folder);
         }
         const entry = listings[key]['/' + path];
         if (entry) {
@@ -113,17 +117,117 @@ function foundEntries(flat, paths) {
     return found;
 }
 
-function byPath(file) {
+// The entries of a folder, of all pages of its listing.
+function byPath(meta, folder) {
     const index = {};
-    listing(file).forEach(entry => { index['/' + entry.path] = entry; });
+    let page = 'flat';
+    let entries = document(meta + page + '/' + folder + '/' + LISTING);
+    while (entries) {
+        entries.forEach(entry => { index['/' + entry.path] = entry; });
+        page += page === 'flat' ? '-n' : 'n';
+        entries = document(meta + page + '/' + folder + '/' + LISTING);
+    }
     return index;
 }
 
-function listing(file) {
+// GET /api/{kind}: the repositories of this mirror by name, those that `search`, `author` and `cursor` leave, each with
+// what its info tells but for the files. What else a client may want to select by is not known here, so it is refused.
+function list(r) {
+    if (r.method !== 'GET' && r.method !== 'HEAD') {
+        return answer(r, 403, 'application/json', { error: 'This mirror is read-only' });
+    }
+    const asked = r.args;
+    const other = Object.keys(asked).filter(name => asked[name] !== '' && SELECTORS.indexOf(name) < 0);
+    if (other.length) {
+        return answer(r, 400, 'application/json', { error: 'This mirror cannot select or sort by ' + other.join(', ') });
+    }
+    const limit = Math.min(Number(asked.limit) > 0 ? Math.floor(Number(asked.limit)) : MOST_LISTED, MOST_LISTED);
+    const search = first(asked.search).toLowerCase();
+    const kind = r.variables.hub_public + '/' + r.variables.hub_api;
+    const names = repositoryNames(kind, first(asked.author))
+        .filter(name => name > first(asked.cursor) && name.toLowerCase().indexOf(search) >= 0)
+        .sort();
+    const found = [];
+    let last = '';
+    for (let i = 0; i < names.length && found.length < limit; i++) {
+        const brief = repositoryBrief(kind, names[i]);
+        if (brief) {
+            found.push(brief);
+            last = names[i];
+        }
+    }
+    if (found.length === limit && last !== names[names.length - 1]) {
+        const query = { search: first(asked.search), author: first(asked.author), limit: limit, cursor: last };
+        const next = baseUrl(r) + '/api/' + r.variables.hub_api + '?' + querystring.stringify(query);
+        r.headersOut['Link'] = '<' + next + '>; rel="next"';
+    }
+    answer(r, 200, 'application/json', found);
+}
+
+function first(value) {
+    return String(Array.isArray(value) ? value[0] : value || '');
+}
+
+// `name` and `org/name`; only those of `author` when one is given.
+function repositoryNames(kind, author) {
+    if (author) {
+        return isInside(author) ? namesBelow(kind, author) : [];
+    }
+    const names = [];
+    folders(kind).forEach(name => {
+        if (isRepository(kind + '/' + name)) {
+            names.push(name);
+        } else {
+            namesBelow(kind, name).forEach(each => { names.push(each); });
+        }
+    });
+    return names;
+}
+
+function namesBelow(kind, owner) {
+    return isRepository(kind + '/' + owner) ? [] : folders(kind + '/' + owner).map(name => owner + '/' + name);
+}
+
+function folders(path) {
+    try {
+        return fs.readdirSync(path).filter(name => !/\.git$/.test(name));
+    } catch (error) {
+        return [];
+    }
+}
+
+function isRepository(path) {
+    return fileSize(path + '/meta/refs.json') !== null;
+}
+
+// What is told of a repository: of its main branch, or of its first one.
+function repositoryBrief(kind, name) {
+    const meta = kind + '/' + name + '/meta/';
+    const refs = document(meta + 'refs.json');
+    if (!refs || !refs.refs) {
+        return null;
+    }
+    const commit = refs.refs['refs/heads/main'] || refs.refs[Object.keys(refs.refs)[0]];
+    const brief = document(meta + commit + '/brief.json') || { id: name, sha: commit, private: false, tags: [] };
+    brief.downloads = 0;
+    brief.likes = 0;
+    return brief;
+}
+
+// GET {repository}/raw/{revision}/{path} of an LFS file: its pointer, see git-lfs's docs/spec.md.
+function pointer(r) {
+    const oid = r.variables.hub_etag.slice(1, -1);
+    const size = fileSize(r.variables.hub_file_of_pointer);
+    r.headersOut['Content-Type'] = 'text/plain';
+    r.headersOut['X-Repo-Commit'] = r.variables.hub_commit;
+    r.return(200, 'version https://git-lfs.github.com/spec/v1\noid sha256:' + oid + '\nsize ' + size + '\n');
+}
+
+function document(file) {
     try {
         return JSON.parse(fs.readFileSync(file, 'utf8'));
     } catch (error) {
-        return [];
+        return null;
     }
 }
 
@@ -158,4 +262,4 @@ function answer(r, status, type, document) {
     r.return(status, JSON.stringify(document));
 }
 
-export default { lfsBatch, pathsInfo };
+export default { lfsBatch, list, pathsInfo, pointer };
