@@ -16,6 +16,8 @@ from mirrortools.model import Entry, Manifest, short_ref
 
 # Deeper folders get no recursive listing of their own: each level repeats all that is below it.
 RECURSIVE_DEPTH = 16
+# huggingface_hub fetches no file of more bytes over HTTP when it is told how many they are.
+HUGE_BYTES = 50_000_000_000
 # The most entries that one answer lists; of a longer listing there are more pages.
 PAGE_ENTRIES = 10_000
 _YEAR_10000 = 253402300800

@@ -59,6 +59,9 @@ class RevisionFiles:
         _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
         _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
         _write_new(stage / "brief.json", json_pieces(hubapi.brief(manifest)))
+        for path, entry in manifest.files.items():
+            if entry.blob.size > hubapi.HUGE_BYTES:
+                _write_new(stage / "huge" / path, ())
         for listing in hubapi.listings(manifest):
             _write_pages(stage, "flat", listing.folder, listing.flat)
             if listing.recursive is not None:

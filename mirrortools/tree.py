@@ -5,6 +5,7 @@ The only module that knows the served shape. Everything it writes is below `<roo
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
     <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, brief.json, flat/…, recursive/…,
                                           SHA256SUMS, revision.meta4, files/<path>.meta4, page.html
+                                          huge/<path>, an empty file for each that some clients refuse by its size
     <repo.path>/refs/<quoted ref>         symlink to ../commits/<sha>; replacing it is publication
     <repo.path>/meta/git.json, refs.json  what was published last
     <repo.path>/meta/statement.json       what the origin signed of it

@@ -214,6 +214,16 @@ function repositoryBrief(kind, name) {
     return brief;
 }
 
+// HEAD of a file that the client would refuse if it were told its size: all but that.
+function huge(r) {
+    r.status = 200;
+    r.headersOut['X-Repo-Commit'] = r.variables.hub_commit;
+    r.headersOut['ETag'] = r.headersOut['X-Linked-Etag'] = r.variables.hub_etag;
+    r.headersOut['Accept-Ranges'] = 'bytes';
+    r.sendHeader();
+    r.finish();
+}
+
 // GET {repository}/raw/{revision}/{path} of an LFS file: its pointer, see git-lfs's docs/spec.md.
 function pointer(r) {
     const oid = r.variables.hub_etag.slice(1, -1);
@@ -262,4 +272,4 @@ function answer(r, status, type, document) {
     r.return(status, JSON.stringify(document));
 }
 
-export default { lfsBatch, list, pathsInfo, pointer };
+export default { huge, lfsBatch, list, pathsInfo, pointer };
