@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mirrortools.config import Tls
 from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import KINDS
@@ -25,6 +26,7 @@ MOST_SLASHES: Final = 8
 _MOST_OPEN: Final = 4096
 _MOST_OPEN_BESIDE_OTHERS: Final = 128
 _PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin", "/sbin")
+_GIT_BACKEND: Final = "/usr/lib/git-core/git-http-backend"
 _MODULE: Final = "ngx_http_js_module.so"
 _MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules")
 # Characters that end or change a word of nginx's configuration, where quoting does not help with all of them.
@@ -53,10 +55,24 @@ class Standalone:
 
 
 @dataclass(frozen=True, slots=True)
+class Abilities:
+    """What an nginx can do: HTTP/3, and its version, which decides how HTTP/2 is asked for."""
+
+    version: tuple[int, ...] = (1, 22)
+    http3: bool = False
+
+    @property
+    def has_http2_directive(self) -> bool:
+        """Whether `http2 on` is understood, beside which `listen … http2` is deprecated."""
+        return self.version >= (1, 25, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """What to serve, and where: the root, addresses to listen on, the server's name (empty: any).
 
     `metalinks` tells that there are some, which answers about files then point to (RFC 6249).
+    `git_socket` is fcgiwrap's, for git's smart protocol. `abilities` are those of the nginx that will serve.
     """
 
     root: Path
@@ -64,17 +80,27 @@ class Site:
     name: str = ""
     place: Installed | Standalone = field(default_factory=Installed)
     metalinks: bool = False
+    tls: Tls | None = None
+    git_socket: Path | None = None
+    abilities: Abilities = Abilities()
 
     def __post_init__(self) -> None:
         folder = self.place.folder if isinstance(self.place, Standalone) else self.place.prefix
-        for path in (self.root, folder):
+        for path in (self.root, folder, *self._named_paths()):
             if not _PLAIN_PATH.match(str(path)):
                 raise ServeError(f"{str(path)!r}: nginx needs an absolute path without spaces, quotes, $ or ;")
-        for address in self.listen:
+        for address in (*self.listen, *((self.tls.listen,) if self.tls else ())):
             if not _LISTEN.match(address):
                 raise ServeError(f"{address!r}: not an address to listen on, such as 0.0.0.0:80 or [::]:80")
         if not _NAME.match(self.name):
             raise ServeError(f"{self.name!r}: not a host name")
+
+    def _named_paths(self) -> Iterator[Path]:
+        """Paths that the configuration names, of those that were given."""
+        if self.tls:
+            yield from filter(None, (self.tls.certificate, self.tls.key, self.tls.acme))
+        if self.git_socket:
+            yield self.git_socket
 
 
 def render(site: Site) -> dict[str, str]:
@@ -91,6 +117,8 @@ def render(site: Site) -> dict[str, str]:
     values = {"public": site.root / "public", "listen": site.listen, "name": site.name}
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
     values["kinds"] = "|".join(KINDS)
+    values |= {"tls": site.tls, "git_socket": site.git_socket, "abilities": site.abilities}
+    values |= {"git_backend": _GIT_BACKEND, "secure": _secure(site.tls, site.abilities)}
     values["prefixes"] = "|".join(f"{kind}/" for kind in KINDS if kind != "models")
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
@@ -103,6 +131,24 @@ def render(site: Site) -> dict[str, str]:
     }
     text = environment.get_template("site.conf.j2").render(values)
     return {"conf.d/mirrortools.conf": text, "mirrortools/hub.js": script}
+
+
+def _secure(tls: Tls | None, able: Abilities) -> str:
+    """The directives about HTTPS, to stand before any other of an answer: what has one inherits none."""
+    found = ""
+    if tls and tls.hsts_s:
+        found += "add_header Strict-Transport-Security $hub_hsts always; "
+    if tls and able.http3:
+        found += f"""add_header Alt-Svc 'h3=":{tls.listen.rpartition(":")[2]}"; ma=86400'; """
+    return found
+
+
+def abilities(nginx: Path) -> Abilities:
+    """What this nginx was built with."""
+    done = subprocess.run([str(nginx), "-V"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    version = re.search(r"nginx version: \S+?/(\d+(?:\.\d+)*)", done.stderr)
+    numbers = tuple(int(number) for number in version.group(1).split(".")) if version else Abilities().version
+    return Abilities(numbers, "--with-http_v3_module" in done.stderr)
 
 
 def find_nginx() -> Path:

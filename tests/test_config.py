@@ -31,6 +31,8 @@ sync_interval: 3600
 max_parallel: 8
 edges:
   bj1: {url: "ssh://mirror@bj1.example:22/srv/mirrortools", http: "https://b.ex", identity_file: id, known_hosts: /k}
+tls: {certificate: /c.pem, key: /k.pem, hsts: 1d}
+git_socket: /run/fcgiwrap.socket
 """
 JOB = """\
 repositories:

@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from mirrortools import cli
+from mirrortools.config import Tls
 from mirrortools.errors import ServeError
 from mirrortools.revision import LISTING
 from mirrortools.serve import (
+    Abilities,
     Installed,
     Site,
     Standalone,
+    abilities,
     check,
     find_nginx,
     find_njs_module,
@@ -197,6 +200,30 @@ def test_print_standalone(config: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "edge/public" in (tmp_path / "run" / "nginx.conf").read_text()
 
 
+def test_https_and_git_are_configured_for_origin_and_edge(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the main file says of TLS and of git's socket stands in what is printed, for each host its own."""
+    tls = "{certificate: /o.pem, key: /o.key, hsts: 1d, acme: /var/www/acme}"
+    edge = "tls: {certificate: /e.pem, key: /e.key, listen: 8443}"
+    text = config.read_text().replace("listen: '127.0.0.1:20002'", f"listen: '127.0.0.1:20002', {edge}")
+    config.write_text(f"{text}tls: {tls}\ngit_socket: /run/fcgiwrap.socket\n")
+    statuses = [run(config, "print")]
+    origin = capsys.readouterr().out
+    statuses.append(run(config, "print", "--edge", "one"))
+    of_edge = capsys.readouterr().out
+
+    assert statuses == [0, 0]
+    assert "ssl_certificate /o.pem;" in origin
+    assert "listen 0.0.0.0:443 ssl http2 default_server;" in origin
+    assert "max-age=86400" in origin
+    assert "fastcgi_pass unix:/run/fcgiwrap.socket;" in origin
+    assert "ssl_certificate_key /e.key;" in of_edge
+    assert "listen 0.0.0.0:8443 ssl http2 default_server;" in of_edge
+    assert "fastcgi_pass" not in of_edge
+    assert "Strict-Transport-Security" not in of_edge
+
+
 def test_an_unknown_edge(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong name is a configuration error that names the known ones."""
     assert run(config, "print", "--edge", "two") == 2
@@ -215,3 +242,49 @@ def test_install_by_command(config: Path, tmp_path: Path, capsys: pytest.Capture
         "Next: systemctl reload nginx",
         "nothing to change",
     ]
+
+
+def secure_site(tmp_path: Path, able: Abilities, **tls: object) -> Site:
+    settings = {"certificate": Path("/c.pem"), "key": Path("/k.pem"), "listen": "[::]:8443", **tls}
+    place = Standalone(tmp_path / "run", find_njs_module())
+    return Site(tmp_path / "root", ("0.0.0.0:80",), "m.example", place, tls=Tls(**settings), abilities=able)  # type: ignore[arg-type]
+
+
+def test_http3_where_nginx_has_it(tmp_path: Path) -> None:
+    """QUIC is listened for, and told of in each answer, only by an nginx that was built with it."""
+    old = render(secure_site(tmp_path, Abilities((1, 22, 1))))["nginx.conf"]
+    new = render(secure_site(tmp_path, Abilities((1, 26), http3=True)))["nginx.conf"]
+
+    assert "listen [::]:8443 ssl http2;" in old
+    assert "quic" not in old
+    assert "Alt-Svc" not in old
+    assert "listen [::]:8443 ssl;" in new
+    assert "listen [::]:8443 quic reuseport;" in new
+    assert "http2 on;" in new
+    assert """add_header Alt-Svc 'h3=":8443"; ma=86400'; add_header X-Repo-Commit""" in new
+
+
+def test_nothing_of_https_without_it(tmp_path: Path) -> None:
+    """Without certificates there is no word of TLS; HSTS is said only when it is asked for."""
+    assert "ssl" not in render(standalone(tmp_path))["nginx.conf"]
+    assert "Strict-Transport-Security" not in render(secure_site(tmp_path, Abilities()))["nginx.conf"]
+    assert "Strict-Transport-Security" in render(secure_site(tmp_path, Abilities(), hsts_s=60))["nginx.conf"]
+
+
+def test_paths_of_tls_cannot_break_out(tmp_path: Path) -> None:
+    """A certificate's path that nginx would take for more than a path is refused."""
+    with pytest.raises(ServeError):
+        secure_site(tmp_path, Abilities(), key=Path("/k;include /etc/passwd"))
+
+
+def test_abilities_are_read_from_nginx(tmp_path: Path) -> None:
+    """The version and HTTP/3 are what nginx -V says."""
+    program = tmp_path / "nginx"
+    program.write_text(
+        "#!/bin/sh\necho 'nginx version: nginx/1.26.3\nconfigure arguments: --with-http_v3_module' >&2\n"
+    )
+    program.chmod(0o755)
+
+    assert abilities(program) == Abilities((1, 26, 3), http3=True)
+    assert abilities(program).has_http2_directive
+    assert abilities(find_nginx()).version >= (1, 18)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ from mirrortools.serve import (
     Installed,
     Site,
     Standalone,
+    abilities,
+    find_nginx,
     find_njs_module,
     install,
     render,
@@ -58,13 +61,12 @@ def print_(
     invocation: Invocation, file: str, edge: str | None, name: str, prefix: Path, standalone: Path | None
 ) -> None:
     """Print one of the two files: mirrortools.conf for conf.d/, or the hub.js that it imports."""
-    config = invocation.config
-    root, listen = _where(config, edge)
+    site = _site(invocation.config, edge, name)
     if standalone:
-        place = Standalone(standalone.absolute(), find_njs_module(), worker_user(root))
-        click.echo(shlex.join(write_standalone(Site(root, (listen,), name, place, config.has_metalinks))))
+        place = Standalone(standalone.absolute(), find_njs_module(), worker_user(site.root))
+        click.echo(shlex.join(write_standalone(replace(site, place=place))))
         return
-    files = render(Site(root, (listen,), name, Installed(prefix.absolute()), config.has_metalinks))
+    files = render(replace(site, place=Installed(prefix.absolute())))
     by_name = {Path(path).name: text for path, text in files.items()}
     click.echo(by_name[file], nl=False)
 
@@ -76,17 +78,15 @@ def print_(
 @click.pass_obj
 def install_(invocation: Invocation, edge: str | None, name: str, prefix: Path) -> None:
     """Write the configuration into nginx's folder and let nginx check it; if it refuses, nothing is changed."""
-    config = invocation.config
-    root, listen = _where(config, edge)
-    changed = install(Site(root, (listen,), name, Installed(prefix.absolute()), config.has_metalinks))
+    site = replace(_site(invocation.config, edge, name), abilities=abilities(find_nginx()))
+    changed = install(replace(site, place=Installed(prefix.absolute())))
     for path in changed:
         click.echo(f"wrote {path}")
     click.echo("Next: systemctl reload nginx" if changed else "nothing to change")
 
 
-def _where(config: Config, edge: str | None) -> tuple[Path, str]:
-    """The root and the address of the origin or of an edge. Raises ConfigError."""
-    if edge is None:
-        return config.root, config.listen
-    found = config.edge(edge)
-    return found.root, found.listen
+def _site(config: Config, edge: str | None, name: str) -> Site:
+    """What the origin or an edge serves. Raises ConfigError, ServeError."""
+    host = config if edge is None else config.edge(edge)
+    site = Site(host.root, (host.listen,), name, metalinks=config.has_metalinks)
+    return replace(site, tls=host.tls, git_socket=host.git_socket)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import click
 
 from mirrortools.cli import Invocation, exit_statuses
 from mirrortools.errors import ServeError
-from mirrortools.serve import Site, Standalone, find_njs_module, run, worker_user
+from mirrortools.serve import Site, Standalone, abilities, find_nginx, find_njs_module, run, worker_user
 
 
 @click.command(epilog=exit_statuses(ServeError))
@@ -21,4 +23,5 @@ def serve(invocation: Invocation, listen: str | None) -> None:
     place = Standalone(config.root / "state" / "nginx", find_njs_module(), worker_user(config.root))
     address = listen or config.listen
     click.echo(f"serving {config.root} on {address}", err=True)
-    run(Site(config.root, (address,), place=place, metalinks=config.has_metalinks))
+    site = Site(config.root, (address,), place=place, metalinks=config.has_metalinks)
+    run(replace(site, tls=config.tls, git_socket=config.git_socket, abilities=abilities(find_nginx())))

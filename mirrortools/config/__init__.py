@@ -6,7 +6,7 @@ What is here is cheap to import, because all of the program uses it. The modules
 
 from mirrortools.config.load import DEFAULT_PATH, ENVIRONMENT_VARIABLE, config_path, load
 from mirrortools.config.places import JOB_FOLDER
-from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, Tls, did_you_mean
 
 __all__ = [
     "DEFAULT_PATH",
@@ -17,6 +17,7 @@ __all__ = [
     "Job",
     "RepositoryConfig",
     "Source",
+    "Tls",
     "config_path",
     "did_you_mean",
     "load",

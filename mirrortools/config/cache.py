@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from mirrortools import __version__
 from mirrortools.config.places import job_paths
-from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, Tls
 from mirrortools.config.tokens import unfitness
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import RepoId
@@ -30,7 +30,7 @@ from mirrortools.model import RepoId
 # Main files that are remembered for one user.
 _MOST: Final = 32
 _KINDS: Final[Mapping[str, Callable[..., Any]]] = {
-    kind.__name__: kind for kind in (Config, EdgeConfig, Job, RepositoryConfig, Source, RepoId)
+    kind.__name__: kind for kind in (Config, EdgeConfig, Job, RepositoryConfig, Source, Tls, RepoId)
 }
 _PROGRAM: Final = Path(__file__).parent
 

@@ -10,8 +10,17 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from mirrortools.config.document import Document, Key
-from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, did_you_mean
-from mirrortools.config.schema import BackupForm, EdgeForm, JobForm, MainForm, RepositoryForm, SourceForm, SourcesForm
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, Tls, did_you_mean
+from mirrortools.config.schema import (
+    BackupForm,
+    EdgeForm,
+    JobForm,
+    MainForm,
+    RepositoryForm,
+    SourceForm,
+    SourcesForm,
+    TlsForm,
+)
 from mirrortools.config.tokens import unfitness
 from mirrortools.model import RepoId
 
@@ -65,6 +74,8 @@ def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[st
         path=main.document.path,
         root=form.root,
         listen=form.listen,
+        tls=_tls(form.tls),
+        git_socket=form.git_socket,
         sync_interval_s=form.sync_interval,
         max_parallel=form.max_parallel,
         minimum_rate_bytes_s=form.minimum_rate,
@@ -192,7 +203,15 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         incoming_limit_bytes=form.incoming_limit,
         relay_host=form.relay_host,
         relay_ports=form.relay_ports,
+        tls=_tls(form.tls),
+        git_socket=form.git_socket,
     )
+
+
+def _tls(form: TlsForm | None) -> Tls | None:
+    if form is None:
+        return None
+    return Tls(form.certificate, form.key, form.listen, form.hsts, form.acme)
 
 
 def _repeated_jobs(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:

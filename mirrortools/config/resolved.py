@@ -43,6 +43,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """HTTPS: paths on the host that serves. `hsts_s` is None when browsers are not told to come by HTTPS alone."""
+
+    certificate: Path
+    key: Path
+    listen: str
+    hsts_s: int | None = None
+    acme: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeConfig:
     """A host that serves a copy: `url` is `ssh://user@host:port/root` or `file:///root`.
 
@@ -68,6 +79,8 @@ class EdgeConfig:
     incoming_limit_bytes: int | None = None
     relay_host: str | None = None
     relay_ports: tuple[int, int] | None = None
+    tls: Tls | None = None
+    git_socket: Path | None = None
 
     @property
     def is_partial(self) -> bool:
@@ -154,6 +167,8 @@ class Config:
     edges: Mapping[str, EdgeConfig]
     jobs: Mapping[str, Job]
     delivery_limit_bytes_s: int | None = None
+    tls: Tls | None = None
+    git_socket: Path | None = None
 
     @property
     def has_metalinks(self) -> bool:

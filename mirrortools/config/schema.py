@@ -29,6 +29,7 @@ from mirrortools.model import RepoId, check_full_ref
 SOURCE_SCHEMES: Final = ("http", "https", "ssh", "file", "dir")
 EDGE_SCHEMES: Final = ("ssh", "file")
 DEFAULT_LISTEN: Final = "0.0.0.0:80"
+DEFAULT_TLS_LISTEN: Final = "0.0.0.0:443"
 DEFAULT_INTERVAL_S: Final = 3600
 DEFAULT_MIN_FREE_BYTES: Final = 1 << 30
 DEFAULT_REQUESTS: Final = 500
@@ -195,6 +196,7 @@ Requests = Annotated[
     WithJsonSchema({"anyOf": [{"const": "unlimited"}, {"type": "integer", "minimum": 10}]}),
 ]
 FilePath = Annotated[Path, AfterValidator(_file)]
+AbsolutePath = Annotated[Path, AfterValidator(_root)]
 SourceUrl = Annotated[str, AfterValidator(_source_url)]
 Listen = Annotated[str, AfterValidator(_listen), _TEXT_OR_NUMBER]
 Name = Annotated[str, AfterValidator(_name)]
@@ -325,6 +327,39 @@ _Repositories = Annotated[tuple[RepositoryForm, ...], AfterValidator(_not_empty)
 _REPOSITORY_EXAMPLES: Final[list[Any]] = [["Qwen/Qwen2-7B", {"repo": "datasets/squad", "revisions": ["main"]}]]
 
 
+class TlsForm(_Form):
+    """HTTPS beside plain HTTP."""
+
+    certificate: AbsolutePath = Field(
+        description="The certificate with those of its authorities, as PEM, on the host that serves.",
+        examples=["/etc/letsencrypt/live/mirror.example/fullchain.pem"],
+    )
+    key: AbsolutePath = Field(
+        description="The certificate's private key, as PEM, on the host that serves.",
+        examples=["/etc/letsencrypt/live/mirror.example/privkey.pem"],
+    )
+    listen: Listen = Field(
+        default=DEFAULT_TLS_LISTEN, description="What to listen on for HTTPS.", examples=["0.0.0.0:443", "[::]:8443"]
+    )
+    hsts: Duration | None = Field(
+        default=None,
+        description="For how long browsers are told to come by HTTPS alone; they are not told when left out.",
+        examples=["365d"],
+    )
+    acme: AbsolutePath | None = Field(
+        default=None,
+        description="Folder in which an ACME client (certbot --webroot) puts its answers, served over plain HTTP.",
+        examples=["/var/www/acme"],
+    )
+
+
+_TLS_EXAMPLES: Final[list[Any]] = [{"certificate": "/etc/ssl/mirror.pem", "key": "/etc/ssl/private/mirror.key"}]
+_GIT_SOCKET: Final = (
+    "Socket of fcgiwrap, with which git-http-backend answers git's smart protocol (shallow clones, small fetches); "
+    "without it git clones over the dumb one."
+)
+
+
 class EdgeForm(_Form):
     """A host that serves a copy."""
 
@@ -350,6 +385,10 @@ class EdgeForm(_Form):
         description="What the generated nginx of the edge listens on; as at the top level when left out.",
         examples=["0.0.0.0:80"],
     )
+    tls: TlsForm | None = Field(
+        default=None, description="HTTPS on the edge, beside plain HTTP.", examples=_TLS_EXAMPLES
+    )
+    git_socket: AbsolutePath | None = Field(default=None, description=_GIT_SOCKET, examples=["/run/fcgiwrap.socket"])
     rate_limit: Rate | None = Field(
         default=None,
         description="The most that a delivery to this edge may send, and that it may pass on to others.",
@@ -453,6 +492,10 @@ class MainForm(SourcesForm):
         description="Where clients reach this origin; metalinks name it behind the edges.",
         examples=["https://mirror.example"],
     )
+    tls: TlsForm | None = Field(
+        default=None, description="HTTPS on this origin, beside plain HTTP.", examples=_TLS_EXAMPLES
+    )
+    git_socket: AbsolutePath | None = Field(default=None, description=_GIT_SOCKET, examples=["/run/fcgiwrap.socket"])
     min_free: Size = Field(
         default=DEFAULT_MIN_FREE_BYTES,
         description="Disk space that a sync always leaves free.",

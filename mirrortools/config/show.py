@@ -8,7 +8,7 @@ from typing import Any
 
 from mirrortools.config.places import JOB_FOLDER
 from mirrortools.config.quantities import format_duration, format_rate, format_size
-from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source
+from mirrortools.config.resolved import Config, EdgeConfig, Job, RepositoryConfig, Source, Tls
 
 Document = dict[str, Any]
 
@@ -66,6 +66,8 @@ def _main(config: Config) -> Document:
         "root": str(config.root),
         "listen": config.listen,
         "http": config.http,
+        "tls": _tls(config.tls),
+        "git_socket": _text(config.git_socket),
         "sync_interval": format_duration(config.sync_interval_s),
         "max_parallel": config.max_parallel or "auto",
         "minimum_rate": format_rate(config.minimum_rate_bytes_s),
@@ -83,6 +85,8 @@ def _edge(edge: EdgeConfig) -> Document:
         "identity_file": _text(edge.identity_file),
         "known_hosts": _text(edge.known_hosts),
         "listen": edge.listen,
+        "tls": _tls(edge.tls),
+        "git_socket": _text(edge.git_socket),
         "rate_limit": edge.rate_limit_bytes_s and format_rate(edge.rate_limit_bytes_s),
         "repositories": list(edge.repositories),
         "exclude_repositories": list(edge.exclude_repositories),
@@ -91,6 +95,18 @@ def _edge(edge: EdgeConfig) -> Document:
         "quota": None if edge.quota_bytes is None else format_size(edge.quota_bytes),
         "min_free": format_size(edge.min_free_bytes),
         "incoming_limit": edge.incoming_limit_bytes and format_size(edge.incoming_limit_bytes),
+    }
+
+
+def _tls(tls: Tls | None) -> Document | None:
+    if tls is None:
+        return None
+    return {
+        "certificate": str(tls.certificate),
+        "key": str(tls.key),
+        "listen": tls.listen,
+        "hsts": tls.hsts_s and format_duration(tls.hsts_s),
+        "acme": _text(tls.acme),
     }
 
 
