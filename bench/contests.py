@@ -64,7 +64,7 @@ def contests(scale: Scale) -> list[Contest]:
     small = Target(OURS, PLAIN, _SMALL_SHARE)
     numbers = tuple(f"{count:,}" for count in scale.repositories)
     steady = Target(numbers[-1], numbers[0], _STEADY)
-    many = "of any of so many repositories, in random order"
+    many = "in a tree of so many repositories"
     return [
         Contest("get", f"GET of {SMALL} by the ref", _REQUESTS, _ALL, small),
         Contest("get-commit", f"GET of {SMALL} by the commit", _REQUESTS, _ALL, small),
@@ -73,8 +73,9 @@ def contests(scale: Scale) -> list[Contest]:
         Contest("tree", "GET of the recursive tree page", _REQUESTS, _ALL, small),
         Contest("large", "one large file by curl", _BYTES, (OURS, PLAIN, OLAH), Target(OURS, PLAIN, _LARGE_SHARE)),
         Contest("download", "the repository by huggingface_hub 2.4.0", _BYTES, (OURS, OLAH), Target(OURS, OLAH, 1.0)),
-        Contest("resolve-of-many", f"GET of {SMALL} by the ref, {many}", _REQUESTS, numbers, steady),
-        Contest("tree-of-many", f"GET of the tree page {many}", _REQUESTS, numbers, steady),
+        Contest("resolve-of-many", f"GET of one {SMALL} by the ref, {many}", _REQUESTS, numbers, steady),
+        Contest("tree-of-many", f"GET of one tree page, {many}", _REQUESTS, numbers, steady),
+        Contest("any-of-many", f"GET of any {SMALL} in random order, {many}", _REQUESTS, numbers, steady),
     ]
 
 
@@ -130,8 +131,9 @@ class Field:
         if name not in self._hosts:
             names = publish_many(self.folder / name, count)
             paths = {
-                "resolve": [f"/{repo}/resolve/main/{SMALL}" for repo in names],
-                "tree": [f"/api/models/{repo}/tree/main" for repo in names],
+                "resolve": [f"/{names[-1]}/resolve/main/{SMALL}"],
+                "tree": [f"/api/models/{names[-1]}/tree/main"],
+                "any": [f"/{repo}/resolve/main/{SMALL}" for repo in names],
             }
             for kind, listed in paths.items():
                 (self.folder / f"{name}.{kind}").write_text("\n".join(listed) + "\n")
