@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 from mirrortools.segments import Segments, Span
 
-# What does not save so much is not worth a request, and what the server has sent in vain.
-WORTH_S: Final = 0.04
+# What does not save so much is not worth what the server has sent in vain: a busy machine has such pauses by itself.
+WORTH_S: Final = 0.25
 _LEAST_BYTES: Final = 128 << 10
 # They lie in memory.
 MOST_REPEATED_BYTES: Final = 1 << 20
