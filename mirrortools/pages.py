@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX
-from mirrortools.model import Blob, Manifest, RepoId
+from mirrortools.model import KINDS, Blob, Manifest, RepoId
 from mirrortools.sums import SUMS
 from mirrortools.text import count, size
 
@@ -25,7 +25,7 @@ NAME_WORD: Final = "MIRROR-HOST"
 FILES_WORD: Final = "/~files~/"
 STYLE_PATH: Final = ".mirror/style.css"
 MOST_ROWS: Final = 1000
-_NOUNS: Final = {"models": "model", "datasets": "dataset"}
+_NOUNS: Final = {"models": "model", "datasets": "dataset", "spaces": "space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,9 @@ def index(repositories: Iterable[About]) -> Iterator[str]:
     yield '<section class="files">\n<table>\n'
     yield "<thead><tr><th>repository</th><th>files</th><th>size</th><th>last change</th></tr></thead>\n<tbody>\n"
     number = size_bytes = 0
+    kinds = set()
     for about in repositories:
+        kinds.add(about.repo.kind)
         number, size_bytes = number + 1, size_bytes + about.size_bytes
         kind = "" if about.repo.kind == "models" else f' <span class="also">{_NOUNS[about.repo.kind]}</span>'
         yield (
@@ -142,7 +144,7 @@ def index(repositories: Iterable[About]) -> Iterator[str]:
             f'<td class="size">{_day(about.committed_at)}</td></tr>\n'
         )
     yield f"</tbody>\n</table>\n<p>{count(number, 'repository/repositories')}, {size(size_bytes)}. Everything: "
-    yield '<a href="/models/">models</a>, <a href="/datasets/">datasets</a>; '
+    yield "".join(f'<a href="/{kind}/">{kind}</a>, ' for kind in KINDS if kind in kinds)
     yield '<a href="/.mirror/status.json">status</a>.</p>\n'
     yield "</section>\n</main>\n</body>\n</html>\n"
 
