@@ -16,6 +16,8 @@ from mirrortools.errors import EdgeRefused
 PROTOCOL_VERSION: Final = 2
 # Which kind of relay a receiver has: to one without, or with another, an origin sends by rsync.
 RELAY_VERSION: Final = 1
+# What a relay is called on its host, where the origin reaches it through ssh.
+RELAY_NAME: Final = "mirrortools-[0-9a-f]{32}"
 LIMIT_BYTES: Final = 64 << 20
 _HEADER: Final = struct.Struct(">4sI")
 _MAGIC: Final = b"mtf1"

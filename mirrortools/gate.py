@@ -26,9 +26,9 @@ from urllib.parse import unquote
 
 from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, MirrorError, NoSpace
+from mirrortools.frames import RELAY_NAME
 from mirrortools.model import RepoId, quote_ref
 from mirrortools.receiver import Receiver, serve_caller
-from mirrortools.relay import RELAY_NAME, hand_over
 
 _ARCHIVE_LIMIT_BYTES: Final = 4 << 20
 _WORDS_LIMIT_BYTES: Final = 8192
@@ -207,6 +207,8 @@ def answer(post: Post, command: str) -> int:
         return bring(post, wanted, _read)
     skip(_read, wanted.archive_bytes)
     if wanted.relay:
+        from mirrortools.relay import hand_over
+
         hand_over(wanted.relay)
         return 0
     serve_caller(Receiver(post.root, bounds=post.bounds, installed_as=post.edge))

@@ -24,7 +24,6 @@ import platform
 import re
 import select
 import shutil
-import ssl
 import stat
 import subprocess
 import threading
@@ -32,7 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import mirrortools
@@ -45,11 +44,13 @@ from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
 from mirrortools.piecework import describe
-from mirrortools.relay import Goods, Relay, Source, hand_over
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
+
+if TYPE_CHECKING:
+    from mirrortools.relay import Relay
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
@@ -300,6 +301,10 @@ class Receiver:
 
     def _relay(self, request: Request) -> Answer:
         """Begin to take blobs from other hosts, and to pass them on; say where."""
+        import ssl
+
+        from mirrortools.relay import Goods, Relay
+
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
             passport, limit = str(request["passport"]), int(request["limit"] or 0)
@@ -323,6 +328,8 @@ class Receiver:
 
     def _draw(self, request: Request) -> Answer:
         """Take blobs from another edge, or, when none is named, from the origin as soon as it comes."""
+        from mirrortools.relay import Source
+
         with _refused_when_malformed():
             repo, number, limit = _repo(request["repo"]), int(request["number"]), int(request["limit"] or 0)
             source = Source(number, [(str(host), int(port)) for host, port in request["from"]], limit or None)
@@ -575,6 +582,8 @@ def main(root: str, relay: str = "") -> None:
     """Be the receiver that was sent for one call; what comes for a relay that is named is handed over to it."""
     os.umask(0o022)
     if relay:
+        from mirrortools.relay import hand_over
+
         hand_over(relay)
     else:
         serve_caller(Receiver(Path(root)))

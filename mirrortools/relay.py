@@ -34,7 +34,6 @@ from mirrortools.throttle import Throttle
 # Smaller ones are hashed when they are adopted.
 HASHED_BYTES: Final = 1 << 20
 CONNECT_S: Final = 3.0
-RELAY_NAME: Final = "mirrortools-[0-9a-f]{32}"
 # A relay that nobody needs for so long lets go of its port.
 IDLE_S: Final = 120.0
 _CHUNK_BYTES: Final = 1 << 20

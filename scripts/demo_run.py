@@ -1,4 +1,4 @@
-"""The main job, shown: a real model goes from a git-LFS host over an origin to two edges and to a client."""
+"""The main job, shown: a real model goes from a git-LFS host over an origin to six edges and to a client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PROJECT = Path(__file__).parents[1]
 FOLDER = PROJECT / ".cache" / "demo"
 MODEL = PROJECT / ".cache" / "model"
 REPO = "sentence-transformers/all-MiniLM-L6-v2"
-EDGES = ("beijing", "shanghai")
+EDGES = ("beijing", "shanghai", "guangzhou", "chengdu", "wuhan", "harbin")
 HF = PROJECT / ".venvs" / "hub-2.4.0" / "bin" / "hf"
 PROGRAM = Path(sys.executable).with_name("mirrortool")
 
@@ -56,7 +56,7 @@ def main() -> int:
         demo = _start(running)
         first_time = _fill(demo.upstream)
         _configure(demo)
-        _say("mirrortool sync: pull, verify, publish, deliver to both edges over rsync and ssh")
+        _say("mirrortool sync: pull, verify, publish, deliver to six edges, each of which passes on what it gets")
         _mirrortool("sync", "--all")
         _serve(demo, running)
         _download(demo, EDGES[0])
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
 
 
 def _start(running: contextlib.ExitStack) -> Demo:
-    _say("starting a git-LFS host (git-http-backend, giftless, nginx) and two sshd on loopback")
+    _say("starting a git-LFS host (git-http-backend, giftless, nginx) and an sshd for each of six edges, on loopback")
     upstream = running.enter_context(GitLfsUpstream(FOLDER / "upstream"))
     sshds = {name: running.enter_context(Sshd(FOLDER / f"sshd-{name}")) for name in EDGES}
     return Demo(upstream, sshds, {name: free_port() for name in ("origin", *EDGES)})
@@ -125,7 +125,7 @@ def _mirrortool(*arguments: str) -> None:
 
 
 def _serve(demo: Demo, running: contextlib.ExitStack) -> None:
-    _say("serving the origin and both edges with nginx, configured by `mirrortool nginx print` and `mirrortool serve`")
+    _say("serving the origin and the edges with nginx, configured by `mirrortool nginx print` and `mirrortool serve`")
     logs = FOLDER / "logs"
     logs.mkdir(exist_ok=True)
     running.enter_context(_running([PROGRAM, "--config", demo.config, "serve"], logs / "origin", demo.ports["origin"]))
@@ -184,6 +184,8 @@ def _show(demo: Demo) -> None:
         f"git clone {edge}/{REPO}",
         f"curl -OL {edge}/{REPO}/resolve/main/model.safetensors",
         f"aria2c -x4 {edge}/{REPO}/resolve/main/model.safetensors",
+        f"aria2c --follow-metalink=mem {edge}/{REPO}/meta/main/revision.meta4    # from all edges at once",
+        f"xdg-open {edge}/{REPO}    # the page for people",
         f"mirrortool --config {demo.config.relative_to(PROJECT)} status --json",
     ):
         print(f"    {line}")

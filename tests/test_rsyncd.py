@@ -12,7 +12,7 @@ from mirrortools.rsyncd import Installed, Modules, install, render
 ROOT = Path("/srv/mirrortools")
 
 
-def test_three_modules_that_can_be_read(tmp_path: Path) -> None:
+def test_modules_that_can_be_read(tmp_path: Path) -> None:
     """Each module stays below public/, as the account that was named, for reading alone."""
     text = render(Modules(ROOT, "mirrortool"))
     paths = [line.strip() for line in text.splitlines() if line.strip().startswith("path")]
@@ -21,6 +21,7 @@ def test_three_modules_that_can_be_read(tmp_path: Path) -> None:
         "path = /srv/mirrortools/public",
         "path = /srv/mirrortools/public/./latest/models",
         "path = /srv/mirrortools/public/./latest/datasets",
+        "path = /srv/mirrortools/public/./latest/spaces",
     ]
     assert {"read only = yes", "use chroot = yes", "uid = mirrortool"} <= {*text.splitlines()}
 
