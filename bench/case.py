@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 PROJECT = Path(__file__).resolve().parents[1]
-_FOREIGN = ("GIT_", "HF_", "HUGGING", "CURL_", "SSL_CERT", "MIRRORTOOL_")
+_FOREIGN = ("GIT_", "HF_", "HUGGING", "CURL_", "SSL_CERT", "MIRRORTOOL_", "PYTHONDONTWRITEBYTECODE")
 
 
 class DidNotRun(Exception):  # noqa: N818  (says what happened; the report shows its text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
 import signal
 import sys
@@ -50,6 +51,7 @@ def main() -> int:
 def _run(chosen: Sequence[Work], killing: Kills | None, options: argparse.Namespace) -> bool:
     """All works; whether all is right. Each is written down when it is done, in the place of what it had before."""
     options.folder.mkdir(parents=True, exist_ok=True)
+    compileall.compile_dir(PROJECT / "mirrortools", quiet=1)  # as every installation is, but an editable one
     stamp = stamp_now("bench/pull")
     record = load_record(options.output, heading_now(options.folder))
     rounds = Rounds(options.folder / "targets", options.rounds, _say)
