@@ -40,7 +40,7 @@ class Delivery:
 
     `blobs` and `bytes_planned` are what the edge lacked, `bytes_sent` what left this host as content and rsync's
     protocol; after an error it is the content that rsync had counted; `bytes_saved` is what the edge took from older
-    blobs instead. `changed` is whether the edge shows another thing than before.
+    blobs instead, `bytes_relayed` what other edges passed on to it. `changed` is whether the edge shows another thing than before.
     """
 
     edge: str
@@ -52,6 +52,7 @@ class Delivery:
     duration_s: float
     error: MirrorError | None = None
     bytes_saved: int = 0
+    bytes_relayed: int = 0
 
     def after(self, earlier: Delivery) -> Delivery:
         """Both tries as one: what this one came to, what both cost."""
@@ -109,6 +110,7 @@ class Meter:
         self._blobs = 0
         self._planned_bytes = 0
         self._saved_bytes = 0
+        self._relayed_bytes = 0
 
     def plan(self, blobs: int, planned_bytes: int, saved_bytes: int = 0) -> None:
         """Know what there is to do, and how many bytes of it the edge can take from older blobs."""
@@ -130,12 +132,16 @@ class Meter:
         self._sent_bytes += wire_bytes
         self._batch_bytes = 0
 
+    def relayed(self, content_bytes: int) -> None:
+        """Know how much came from other edges."""
+        self._relayed_bytes += max(0, content_bytes)
+
     def delivery(self, changed: bool, error: MirrorError | None) -> Delivery:
         """What came of it."""
         duration_s = time.monotonic() - self._started_s
         sent_bytes = self._sent_bytes + self._batch_bytes
         done = (changed, self._blobs, self._planned_bytes, sent_bytes, duration_s, error)
-        return Delivery(self._edge, self._repo, *done, self._saved_bytes)
+        return Delivery(self._edge, self._repo, *done, self._saved_bytes, self._relayed_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +283,10 @@ class Errand:
         parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.public)
         sent_bytes = self.fan_out().bring(parcel, self.session, self.meter.batch_at)
         self.meter.batch_done(sent_bytes or 0)
-        return sent_bytes is not None
+        if sent_bytes is None:
+            return False
+        self.meter.relayed(sum(blob.size - have for blob, have in lacking.items()) - sent_bytes)
+        return True
 
     def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
         self._send_from(self.store.public, holding.folder, {blob: holding.lacking[blob] for blob in blobs})

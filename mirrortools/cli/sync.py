@@ -262,6 +262,8 @@ def _delivered(delivery: Delivery) -> str:
         return "up to date, nothing sent"
     done = "published" if delivery.changed else "what it had lost was brought again"
     text = f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)}"
+    if delivery.bytes_relayed:
+        text += f", {size(delivery.bytes_relayed)} came from other edges"
     if delivery.bytes_saved:
         text += f" for {size(delivery.bytes_planned + delivery.bytes_saved)}, the rest was in older files there"
     return f"{text} ({span(delivery.duration_s)})"
@@ -323,6 +325,7 @@ def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
         "planned_bytes": delivery.bytes_planned,
         "sent_bytes": delivery.bytes_sent,
         "saved_bytes": delivery.bytes_saved,
+        "relayed_bytes": delivery.bytes_relayed,
         "duration_s": round(delivery.duration_s, 3),
         "exit_status": delivery.error.exit_status if delivery.error else 0,
         "error": _error_document(delivery.error),
