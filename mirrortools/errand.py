@@ -40,8 +40,8 @@ class Delivery:
 
     `blobs` and `bytes_planned` are what the edge lacked, `bytes_sent` what left this host as content and rsync's
     protocol; after an error it is the content that rsync had counted; `bytes_saved` is what the edge took from older
-    blobs instead, `bytes_relayed` what other edges passed on to it. `changed` is whether the edge shows another thing than
-    before.
+    blobs instead, `bytes_relayed` what other edges passed on to it. `changed` is whether the edge shows another thing
+    than before.
     """
 
     edge: str
