@@ -321,13 +321,31 @@ class Arrival:
 
     def _fill(self, source: ByteSource, reader: Reader, room: memoryview, flow: Flow) -> bool:
         try:
-            copies = self._take_all(source, len(room), lambda taken: _read_some(reader, room[taken:]), flow)
+            copies = self._take_all(
+                source, len(room), lambda taken: self._read_some(source, reader, room[taken:]), flow
+            )
         except BaseException:
             self.partial.give_up(room)
             raise
         for offset, copy in copies:
             room[offset : offset + len(copy)] = copy
         return not copies
+
+    def _read_some(self, source: ByteSource, reader: Reader, room: memoryview) -> int:
+        """Read several times while bytes come quickly: on a fast link accounting costs more than reading."""
+        ends_s, count = time.monotonic() + _QUICK_S, 0
+        enough = min(len(room), _ACCOUNTED_BYTES)
+        try:
+            while count < enough:
+                received = reader.readinto(room[count:])
+                count += received
+                if not received or time.monotonic() > ends_s:
+                    break
+        except UpstreamError:
+            if count:
+                self._received(source, count)
+            raise
+        return count
 
     def _take_all(self, source: ByteSource, length: int, take: Callable[[int], int], flow: Flow) -> Copies:
         """Take the bytes of a segment as they come; `take` is told how many there are, and gives how many it added.
@@ -439,18 +457,6 @@ class Arrival:
         self.partial.begin_again()
         if contributors != {_EARLIER}:
             self._alone = remaining[0].name
-
-
-def _read_some(reader: Reader, room: memoryview) -> int:
-    """Read several times while bytes come quickly: on a fast link to account for them costs more than to read them."""
-    ends_s, count = time.monotonic() + _QUICK_S, 0
-    enough = min(len(room), _ACCOUNTED_BYTES)
-    while count < enough:
-        received = reader.readinto(room[count:])
-        count += received
-        if not received or time.monotonic() > ends_s:
-            break
-    return count
 
 
 def _pause_s(errors: list[UpstreamError], fruitless: int) -> float | None:
