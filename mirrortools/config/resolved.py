@@ -183,7 +183,8 @@ class Config:
         """What is configured for `repo`. Raises ConfigError."""
         known = {str(repository.repo): repository for repository in self.repositories()}
         if str(repo) not in known:
-            raise ConfigError(f"no job has the repository {repo}{did_you_mean(str(repo), known)}")
+            hint = did_you_mean(str(repo), known) or "; name it in a job (conf.d/*.yaml)"
+            raise ConfigError(f"no job has the repository {repo}{hint}")
         return known[str(repo)]
 
     def job(self, name: str) -> Job:

@@ -9,7 +9,6 @@ from typing import Final, Protocol
 
 from mirrortools.errors import EdgeRefused
 
-SERVICES: Final = ("nginx", "rsync")
 _SCRIPT: Final = r"""
 encoded() { base64 | tr -d '\n'; }
 getent passwd "$1" | { IFS=: read -r name _ _ _ _ home _ && echo "account $(printf %s "$home" | encoded)"; }
