@@ -64,6 +64,8 @@ def contests(scale: Scale) -> list[Contest]:
     small = Target(OURS, PLAIN, _SMALL_SHARE)
     numbers = tuple(f"{count:,}" for count in scale.repositories)
     steady = Target(numbers[-1], numbers[0], _STEADY)
+    plain_numbers = tuple(f"{PLAIN} {number}" for number in (numbers[0], numbers[-1]))
+    any_of_many = Target(numbers[-1], plain_numbers[-1], _SMALL_SHARE)
     many = "in a tree of so many repositories"
     return [
         Contest("get", f"GET of {SMALL} by the ref", _REQUESTS, _ALL, small),
@@ -75,7 +77,13 @@ def contests(scale: Scale) -> list[Contest]:
         Contest("download", "the repository by huggingface_hub 2.4.0", _BYTES, (OURS, OLAH), Target(OURS, OLAH, 1.0)),
         Contest("resolve-of-many", f"GET of one {SMALL} by the ref, {many}", _REQUESTS, numbers, steady),
         Contest("tree-of-many", f"GET of one tree page, {many}", _REQUESTS, numbers, steady),
-        Contest("any-of-many", f"GET of any {SMALL} in random order, {many}", _REQUESTS, numbers, steady),
+        Contest(
+            "any-of-many",
+            f"GET of any {SMALL} in random order, {many}",
+            _REQUESTS,
+            (*numbers, *plain_numbers),
+            any_of_many,
+        ),
     ]
 
 
@@ -98,7 +106,7 @@ class Field:
     def ask(self, contest: Contest, name: str) -> Rate:
         """Put the contest's question to a host. Raises DidNotRun."""
         if contest.name.endswith("-of-many"):
-            return self._ask_many(contest.name.removesuffix("-of-many"), int(name.replace(",", "")))
+            return self._ask_many(contest.name.removesuffix("-of-many"), name)
         host = self._host(name)
         asks: Mapping[str, Ask] = {
             "get": lambda host: self._get(host, host.by_ref),
@@ -126,20 +134,32 @@ class Field:
         finally:
             shutil.rmtree(folder)
 
-    def _ask_many(self, what: str, count: int) -> Rate:
-        name = f"many-{count}"
-        if name not in self._hosts:
-            names = publish_many(self.folder / name, count)
-            paths = {
-                "resolve": [f"/{names[-1]}/resolve/main/{SMALL}"],
-                "tree": [f"/api/models/{names[-1]}/tree/main"],
-                "any": [f"/{repo}/resolve/main/{SMALL}" for repo in names],
-            }
-            for kind, listed in paths.items():
-                (self.folder / f"{name}.{kind}").write_text("\n".join(listed) + "\n")
-            self._hosts[name] = self._running.enter_context(ours(self.folder / name, "", self.folder / f"{name}.nginx"))
-        host = self._hosts[name]
-        return load.get(host.url, host.pid, self.scale.seconds, self.folder / f"{name}.{what}")
+    def _ask_many(self, what: str, host_name: str) -> Rate:
+        """`host_name` is a number of repositories, with `plain` before it where nginx alone is asked."""
+        count = int(host_name.removeprefix(PLAIN).replace(",", ""))
+        tree = self.folder / f"many-{count}"
+        if not tree.exists():
+            self._publish_many(tree, count)
+        is_plain = host_name.startswith(PLAIN)
+        if host_name not in self._hosts:
+            place = self.folder / f"many-{count}-{PLAIN if is_plain else OURS}"
+            self._hosts[host_name] = self._running.enter_context((plain if is_plain else ours)(tree, "", place))
+        host = self._hosts[host_name]
+        paths = tree.with_suffix(f".{PLAIN}" if is_plain else f".{what}")
+        return load.get(host.url, host.pid, self.scale.seconds, paths)
+
+    @staticmethod
+    def _publish_many(tree: Path, count: int) -> None:
+        names = publish_many(tree, count)
+        commit = next((tree / "public" / "models" / names[0] / "commits").iterdir()).name
+        paths = {
+            "resolve": [f"/{names[-1]}/resolve/main/{SMALL}"],
+            "tree": [f"/api/models/{names[-1]}/tree/main"],
+            "any": [f"/{repo}/resolve/main/{SMALL}" for repo in names],
+            PLAIN: [f"/models/{repo}/commits/{commit}/{SMALL}" for repo in names],
+        }
+        for kind, listed in paths.items():
+            tree.with_suffix(f".{kind}").write_text("\n".join(listed) + "\n")
 
     def _host(self, name: str) -> Host:
         if not self._hosts.keys() & {OURS}:

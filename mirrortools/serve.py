@@ -114,7 +114,8 @@ def render(site: Site) -> dict[str, str]:
         autoescape=False,  # noqa: S701  (nginx's language, not HTML; Site refuses what it could not hold)
     )
     script = environment.get_template("hub.js").render()
-    values = {"public": site.root / "public", "listen": site.listen, "name": site.name}
+    public = site.root / "public"
+    values = {"public": public, "public_folder": public, "listen": site.listen, "name": site.name}
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
     values["kinds"] = "|".join(KINDS)
     values |= {"tls": site.tls, "git_socket": site.git_socket, "abilities": site.abilities}
@@ -122,7 +123,8 @@ def render(site: Site) -> dict[str, str]:
     values["prefixes"] = "|".join(f"{kind}/" for kind in KINDS if kind != "models")
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
-        text = environment.get_template("nginx.conf.j2").render(values, extra="", most_open=_MOST_OPEN)
+        values |= {"public": ".", "extra": "", "most_open": _MOST_OPEN}
+        text = environment.get_template("nginx.conf.j2").render(values)
         return {"nginx.conf": text, "hub.js": script}
     values |= {
         "most_open": _MOST_OPEN_BESIDE_OTHERS,
@@ -178,11 +180,23 @@ def write_standalone(site: Site) -> list[str]:
         raise TypeError("only a standalone site has a command of its own")
     folder = site.place.folder
     make_folder(folder)
+    _make_public(site.root)
     for name, text in render(site).items():
         write_file(folder / name, text.encode())
     nginx = find_nginx()
-    check(nginx, folder / "nginx.conf", folder)
-    return [str(nginx), "-e", "stderr", "-p", str(folder), "-c", str(folder / "nginx.conf")]
+    check(nginx, folder / "nginx.conf", Path("./"))
+    return [str(nginx), "-e", "stderr", "-p", "./", "-c", str(folder / "nginx.conf")]
+
+
+def _make_public(root: Path) -> None:
+    """The folder that is served, which workers enter before anything was published; whose root it is owns it."""
+    public = root / "public"
+    if public.is_dir():
+        return
+    make_folder(public)
+    if os.geteuid() == 0:
+        owner = root.stat()
+        os.chown(public, owner.st_uid, owner.st_gid)
 
 
 def run(site: Site) -> NoReturn:

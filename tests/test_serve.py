@@ -60,6 +60,17 @@ def test_nginx_accepts_a_standalone_site(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "run").iterdir()} >= {"nginx.conf", "hub.js"}
 
 
+def test_what_is_served_is_there_before_anything_was_published(tmp_path: Path) -> None:
+    """The workers enter the public folder; it is made, and belongs to whom the root belongs."""
+    (tmp_path / "root").mkdir()
+    owner = 4242 if os.geteuid() == 0 else os.geteuid()
+    os.chown(tmp_path / "root", owner, -1)
+
+    write_standalone(standalone(tmp_path))
+
+    assert (tmp_path / "root" / "public").stat().st_uid == owner
+
+
 def test_all_temporary_files_are_in_the_run_folder(tmp_path: Path) -> None:
     """No path of the configuration is outside the run folder, the root and nginx's modules."""
     text = render(standalone(tmp_path))["nginx.conf"]

@@ -57,9 +57,12 @@ class Nginx:
         return path
 
     def _command(self) -> list[str | Path]:
-        command: list[str | Path] = [program("nginx"), "-p", self.folder, "-c", self._path.resolve()]
+        text = self._path.read_text()
+        # A configuration with a working directory names its files from there.
+        prefix = "./" if re.search(r"^\s*working_directory\s", text, re.MULTILINE) else self.folder
+        command: list[str | Path] = [program("nginx"), "-p", prefix, "-c", self._path.resolve()]
         command += ["-e", self.error_log]
-        says_daemon = re.search(r"^\s*daemon\s", self._path.read_text(), re.MULTILINE)
+        says_daemon = re.search(r"^\s*daemon\s", text, re.MULTILINE)
         return command if says_daemon else [*command, "-g", "daemon off;"]
 
 
