@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from mirrortools import __version__
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import LEAST_BYTES, Deltas
-from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, blob_items, no_progress, understood
+from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, Reached, blob_items, no_progress, understood
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
@@ -236,15 +236,15 @@ class EdgeSession:
         if held.shows(parts, signed):
             return False
         older = self._here.older(publication, held.parts)
-        here, wire = self._here, self._wire
-        way = together.fan_out if together and self._can_relay else None
-        alone = together is None or together.is_alone
-        errand = Errand(
-            self.edge, session, here.store, publication, signed, meter, here.deltas, older, wire, way, alone
-        )
+        reached = self._reached(session, together)
+        errand = Errand(reached, self._here.store, publication, signed, meter, self._here.deltas, older)
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
+
+    def _reached(self, session: Session, together: Together | None) -> Reached:
+        fan_out = together.fan_out if together and self._can_relay else None
+        return Reached(self.edge, session, self._wire, fan_out, is_alone=together is None or together.is_alone)
 
     def _signed(self, publication: Publication, held: Held) -> tuple[Signed, dict[str, str]]:
         """The statement for what this edge shows, and its parts.

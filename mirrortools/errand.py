@@ -146,20 +146,40 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """One repository on its way to one edge that was reached."""
+class Reached:
+    """An edge that was reached, and the ways there: its session, what is known of the wire, and other edges.
+
+    `fan_out` is where it meets them, None when it does not; `is_alone` is whether there are none.
+    """
 
     edge: EdgeConfig
     session: Session
+    wire: Wire
+    fan_out: Callable[[], FanOut] | None = None
+    is_alone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One repository on its way to one edge that was reached."""
+
+    reached: Reached
     store: Store
     publication: Publication
     signed: Signed
     meter: Meter
     deltas: Deltas
     older: Mapping[Blob, Blob]
-    wire: Wire
-    fan_out: Callable[[], FanOut] | None = None
-    is_alone: bool = False
+
+    @property
+    def edge(self) -> EdgeConfig:
+        """Where it goes."""
+        return self.reached.edge
+
+    @property
+    def session(self) -> Session:
+        """The conversation with the edge."""
+        return self.reached.session
 
     def run(self, held: Container[str]) -> bool:
         """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
@@ -270,19 +290,19 @@ class Errand:
 
         For a single edge what shrinks on a slow way is left: a relay does not compress.
         """
-        squeezed = self._squeezable(self.store.public, blobs) if self.is_alone else set()
+        squeezed = self._squeezable(self.store.public, blobs) if self.reached.is_alone else set()
         relayed = [blob for blob in blobs if blob not in squeezed]
         return sorted(squeezed) if relayed and self._relayed(holding, relayed) else blobs
 
     def _relayed(self, holding: Holding, blobs: Sequence[Blob]) -> bool:
         """Bring blobs by way of other edges, or from here as they would; whether that brought them all."""
-        if self.fan_out is None:
+        if self.reached.fan_out is None:
             return False
         from mirrortools.fanout import Parcel
 
         lacking, begun = {blob: holding.lacking[blob] for blob in blobs}, self.publication.blobs
         parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.public)
-        sent_bytes = self.fan_out().bring(parcel, self.session, self.meter.batch_at)
+        sent_bytes = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
         self.meter.batch_done(sent_bytes or 0)
         if sent_bytes is None:
             return False
@@ -301,11 +321,11 @@ class Errand:
                 batch = Batch(sorted(some), source, folder, progress, compress)
                 started_s = time.monotonic()
                 sent_bytes = self.session.send(batch).bytes_on_wire
-                self.wire.took(sent_bytes, time.monotonic() - started_s)
+                self.reached.wire.took(sent_bytes, time.monotonic() - started_s)
                 self.meter.batch_done(sent_bytes)
 
     def _squeezable(self, source: Path, blobs: Iterable[Blob]) -> set[Blob]:
-        if not self.wire.is_slow:
+        if not self.reached.wire.is_slow:
             return set()
         try:
             return worth_it(blobs, source)
