@@ -31,13 +31,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import mirrortools
 from mirrortools.audit import Audit, Sample
 from mirrortools.bounds import Bounds
 from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked, MirrorError, NoSpace
+from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
@@ -48,9 +49,6 @@ from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
-
-if TYPE_CHECKING:
-    from mirrortools.relay import Relay
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
@@ -90,7 +88,7 @@ class Receiver:
         self._lock: RepositoryLock | None = None
         self._has_news = False
         self._begun: Sequence[Blob] = ()
-        self._relays: dict[RepoId, Relay] = {}
+        self._exchange = Exchange(self._store, bounds)
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
             "trust": self._believe,
@@ -123,8 +121,7 @@ class Receiver:
     def close(self) -> None:
         """Let go of everything."""
         self._let_go()
-        for relay in self._relays.values():
-            relay.close()
+        self._exchange.close()
 
     def _let_go(self) -> None:
         """Let go of the repository that was begun. Its relay may still be needed by other edges."""
@@ -207,7 +204,7 @@ class Receiver:
         self._drop_abandoned(incoming)
         _drop_strangers(incoming, {blob.digest for blob in missing})
         for blob in missing:
-            if _arrived_bytes(incoming, blob) is None:
+            if arrived_bytes(incoming, blob) is None:
                 _remove(incoming / blob.digest)
         return self._lacks(incoming, missing)
 
@@ -239,7 +236,7 @@ class Receiver:
 
     def _lacks(self, incoming: Path, missing: Sequence[Blob]) -> Answer:
         return {
-            "missing": [[b.algorithm, b.digest, b.size, _arrived_bytes(incoming, b) or 0] for b in missing],
+            "missing": [[b.algorithm, b.digest, b.size, arrived_bytes(incoming, b) or 0] for b in missing],
             "folder": incoming.relative_to(self.root).as_posix(),
             "free_bytes": self._free_bytes(),
         }
@@ -249,16 +246,16 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._require_begun(repo)
-        incoming, relay = self._incoming(repo), self._relays.get(repo)
+        incoming, hashed = self._incoming(repo), self._exchange.hashed(repo)
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob, relay), blobs))
+            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob, hashed), blobs))
         bad = [[b.algorithm, b.digest, b.size, p] for b, p in zip(blobs, problems, strict=True) if p]
         return {"bad": bad}
 
-    def _adopt_one(self, incoming: Path, blob: Blob, relay: Relay | None) -> str | None:
+    def _adopt_one(self, incoming: Path, blob: Blob, hashed: Callable[[Blob], str | None]) -> str | None:
         """Move one blob into the store; else say what is wrong with it, and it is gone from incoming.
 
-        What a relay hashed while it came is not hashed once more.
+        What a relay `hashed` while it came is not hashed once more.
         """
         path = incoming / blob.digest
         if self._store.has(blob):
@@ -267,7 +264,7 @@ class Receiver:
         problem = _shape_problem(path, blob)
         if problem is None:
             try:
-                self._store.verify_and_adopt(path, blob, relay.digest(blob) if relay else None)
+                self._store.verify_and_adopt(path, blob, hashed(blob))
             except IntegrityError as error:
                 problem = str(error)
             else:
@@ -301,55 +298,22 @@ class Receiver:
 
     def _relay(self, request: Request) -> Answer:
         """Begin to take blobs from other hosts, and to pass them on; say where."""
-        import ssl
-
-        from mirrortools.relay import Goods, Relay
-
         with _refused_when_malformed():
-            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-            passport, limit = str(request["passport"]), int(request["limit"] or 0)
-            first, last = (int(port) for port in request["ports"] or (0, 0))
+            repo, blobs, terms = _repo(request["repo"]), _blobs(request["blobs"]), Terms.from_json(request)
         self._require_begun(repo)
-        begun = {blob.digest: self._store.path(blob) for blob in self._begun}
-        incoming = self._incoming(repo)
-        lacking = {blob: _arrived_bytes(incoming, blob) or 0 for blob in blobs if not self._store.has(blob)}
-        needed = sum(blob.size - have for blob, have in lacking.items())
-        if why := self._bounds.objection(self.root, needed):
-            raise NoSpace(why)
-        if old := self._relays.pop(repo, None):
-            old.close()
-        ports = (first, last) if first else None
-        try:
-            relay = Relay(Goods(incoming, lacking, begun.get), passport, ports, limit or None)
-        except (ssl.SSLError, OverflowError) as error:
-            raise EdgeRefused(f"malformed request: {error!r}") from error
-        self._relays[repo] = relay
-        return {"port": relay.port, "pipe": relay.name, "address": own_address()}
+        return self._exchange.begin(repo, self._incoming(repo), blobs, self._begun, terms)
 
     def _draw(self, request: Request) -> Answer:
-        """Take blobs from another edge, or, when none is named, from the origin as soon as it comes."""
-        from mirrortools.relay import Source
-
         with _refused_when_malformed():
             repo, number, limit = _repo(request["repo"]), int(request["number"]), int(request["limit"] or 0)
-            source = Source(number, [(str(host), int(port)) for host, port in request["from"]], limit or None)
-        relay = self._relay_of(repo)
-        if source.addresses:
-            relay.draw(source)
-        else:
-            relay.await_feed(number)
+            places = [(str(host), int(port)) for host, port in request["from"]]
+        self._exchange.draw(repo, number, places, limit or None)
         return {}
 
     def _flow(self, request: Request) -> Answer:
         with _refused_when_malformed():
             repo, wait_s = _repo(request["repo"]), min(HEARTBEAT_S, int(request["wait_ms"]) / 1000)
-        lacking_bytes, standing = self._relay_of(repo).flow(wait_s)
-        return {"lacking": lacking_bytes, "number": standing.number, "state": standing.state, "text": standing.text}
-
-    def _relay_of(self, repo: RepoId) -> Relay:
-        if repo not in self._relays:
-            raise EdgeRefused(f"{repo}: asked for without a relay")
-        return self._relays[repo]
+        return self._exchange.flow(repo, wait_s)
 
     def _publish(self, request: Request) -> Answer:
         """Show what the origin has signed, when it is all here, and nothing newer is shown."""
@@ -463,12 +427,6 @@ def refusal(error: MirrorError) -> Answer:
     return {"error": type(error).__name__, "text": str(error)}
 
 
-def own_address() -> str:
-    """The address of this host that ssh came to (ssh(1), SSH_CONNECTION); empty when nobody came by ssh."""
-    words = os.environ.get("SSH_CONNECTION", "").split()
-    return words[2] if len(words) == 4 else ""
-
-
 def rsync_version() -> str | None:
     """The version of this host's rsync; None when there is none."""
     try:
@@ -516,17 +474,6 @@ def _touched_at(folder: Path) -> float:
 def _incoming_of(repo: RepoId) -> Path:
     """Where a repository's blobs arrive, below the root."""
     return Path("state", "incoming", quote_ref(repo.path))
-
-
-def _arrived_bytes(folder: Path, blob: Blob) -> int | None:
-    """How much of a blob came in an earlier, broken delivery; None for what cannot be continued."""
-    try:
-        status = (folder / blob.digest).lstat()
-    except FileNotFoundError:
-        return 0
-    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= blob.size:
-        return status.st_size
-    return None
 
 
 def _shape_problem(path: Path, blob: Blob) -> str | None:

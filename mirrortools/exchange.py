@@ -1,0 +1,125 @@
+"""The relays of one conversation with a receiver: one for each repository of which bytes come from other hosts.
+
+What a relay is made of is loaded when the first one begins: TLS takes longer to load than all the rest of a receiver.
+Only the standard library is used here, because the receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from mirrortools.bounds import Bounds
+from mirrortools.errors import EdgeRefused, NoSpace
+from mirrortools.model import Blob, RepoId
+from mirrortools.store import Store
+
+if TYPE_CHECKING:
+    from mirrortools.relay import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a relay is to listen: who shows this passport may come, on one of these ports (None: any).
+
+    `limit_bytes_s` is the most that it passes on.
+    """
+
+    passport: str
+    ports: tuple[int, int] | None
+    limit_bytes_s: int | None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read them from a request. Raises ValueError, KeyError, TypeError."""
+        first, last = (int(port) for port in document["ports"] or (0, 0))
+        return cls(str(document["passport"]), (first, last) if first else None, int(document["limit"] or 0) or None)
+
+
+class Exchange:
+    """The relays that were begun in one conversation."""
+
+    def __init__(self, store: Store, bounds: Bounds) -> None:
+        self._store = store
+        self._bounds = bounds
+        self._relays: dict[RepoId, Relay] = {}
+
+    def begin(
+        self, repo: RepoId, incoming: Path, blobs: Collection[Blob], begun: Collection[Blob], terms: Terms
+    ) -> dict[str, Any]:
+        """Begin to take `blobs` into `incoming`, and to pass on what is `begun`; say where.
+
+        Raises NoSpace, EdgeRefused.
+        """
+        import ssl
+
+        from mirrortools.relay import Goods, Relay
+
+        places = {blob.digest: self._store.path(blob) for blob in begun}
+        lacking = {blob: arrived_bytes(incoming, blob) or 0 for blob in blobs if not self._store.has(blob)}
+        needed = sum(blob.size - have for blob, have in lacking.items())
+        if why := self._bounds.objection(self._root, needed):
+            raise NoSpace(why)
+        if old := self._relays.pop(repo, None):
+            old.close()
+        try:
+            relay = Relay(Goods(incoming, lacking, places.get), terms.passport, terms.ports, terms.limit_bytes_s)
+        except (ssl.SSLError, OverflowError) as error:
+            raise EdgeRefused(f"malformed request: {error!r}") from error
+        self._relays[repo] = relay
+        return {"port": relay.port, "pipe": relay.name, "address": own_address()}
+
+    def draw(self, repo: RepoId, number: int, places: Sequence[tuple[str, int]], limit_bytes_s: int | None) -> None:
+        """Take blobs from another edge, or, when no place is named, from the origin as soon as it comes."""
+        from mirrortools.relay import Source
+
+        relay = self._relay(repo)
+        if places:
+            relay.draw(Source(number, places, limit_bytes_s))
+        else:
+            relay.await_feed(number)
+
+    def flow(self, repo: RepoId, wait_s: float) -> dict[str, Any]:
+        """Say how far a relay is; waits so long at most for the link to change."""
+        lacking_bytes, standing = self._relay(repo).flow(wait_s)
+        return {"lacking": lacking_bytes, "number": standing.number, "state": standing.state, "text": standing.text}
+
+    def hashed(self, repo: RepoId) -> Callable[[Blob], str | None]:
+        """Gives the digest of a blob that came by way of a relay; None of all others."""
+        relay = self._relays.get(repo)
+        return relay.digest if relay else lambda _: None
+
+    def close(self) -> None:
+        """End them all."""
+        for relay in self._relays.values():
+            relay.close()
+
+    @property
+    def _root(self) -> Path:
+        return self._store.public.parent
+
+    def _relay(self, repo: RepoId) -> Relay:
+        if repo not in self._relays:
+            raise EdgeRefused(f"{repo}: asked for without a relay")
+        return self._relays[repo]
+
+
+def arrived_bytes(folder: Path, blob: Blob) -> int | None:
+    """How much of a blob came in an earlier, broken delivery; None for what cannot be continued."""
+    try:
+        status = (folder / blob.digest).lstat()
+    except FileNotFoundError:
+        return 0
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= blob.size:
+        return status.st_size
+    return None
+
+
+def own_address() -> str:
+    """The address of this host that ssh came to (ssh(1), SSH_CONNECTION); empty when nobody came by ssh."""
+    words = os.environ.get("SSH_CONNECTION", "").split()
+    return words[2] if len(words) == 4 else ""
