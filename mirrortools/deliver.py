@@ -24,6 +24,7 @@ from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.model import Blob, Publication, RepoId, Revision
+from mirrortools.sealing import SealedSession
 from mirrortools.share import share_name, share_of
 from mirrortools.signing import Signer
 from mirrortools.squeeze import Wire
@@ -271,15 +272,16 @@ class EdgeSession:
 
     def _open(self, repos: Iterable[RepoId]) -> Session:
         try:
-            self._session = self._transport.open(receiver_archive())
-            self._greet(self._session, repos)
+            session = self._session = self._transport.open(receiver_archive())
+            self._session = SealedSession(session, self._here.signer, self._greet(session, repos))
         except MirrorError as error:
             self._failure = error
             self._close()
             raise
         return self._session
 
-    def _greet(self, session: Session, repos: Iterable[RepoId]) -> None:
+    def _greet(self, session: Session, repos: Iterable[RepoId]) -> str:
+        """Say who is there, and learn what the edge holds; gives the challenge that requests are sealed with."""
         names = sorted(repo.path for repo in repos)
         hello = {
             "ask": "hello",
@@ -294,6 +296,7 @@ class EdgeSession:
         self._can_relay = self.edge.scheme == "ssh" and answer.get("relay") == RELAY_VERSION
         self._learn(answer)
         self._known_signer = answer.get("signer")
+        return str(answer.get("challenge"))
 
     def _introduce(self, session: Session) -> None:
         """Let the edge know the key that signs, when it knows none, or the former one."""

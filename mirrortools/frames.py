@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 from mirrortools.errors import EdgeRefused
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 # Which kind of relay a receiver has: to one without, or with another, an origin sends by rsync.
 RELAY_VERSION: Final = 1
 # What a relay is called on its host, where the origin reaches it through ssh.

@@ -9,11 +9,12 @@ our own modules alone, and it writes nothing outside its root:
     state/keys/signer                               the public key of the origin that is believed
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
-repository's lock; `have` asks the same and changes nothing), `usage` (what all blobs take), `patch` (makes a blob out
-of an older one), `relay`, `draw`, `flow` (bytes come from the origin or another edge, and go on to others), `adopt`,
-`publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive while rsync works; `audit`,
-`links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
-Every request is checked here, because the key that sent it may be stolen.
+repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
+take), `patch` (makes a blob out of an older one), `relay`, `draw`, `flow` (bytes come from the origin or another edge,
+and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
+while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
+Every request is checked here, because the key that sent it may be stolen; what begins a delivery, and what has the
+edge connect to another host, needs the signature of the origin besides (`seals`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,7 @@ from mirrortools.locks import RepositoryLock
 from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
 from mirrortools.piecework import describe
+from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -87,7 +89,8 @@ class Receiver:
         self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
         self._has_news = False
-        self._begun: Sequence[Blob] = ()
+        self._begun: frozenset[Blob] = frozenset()
+        self.challenge = new_challenge()
         self._exchange = Exchange(self._store, bounds)
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
@@ -142,6 +145,8 @@ class Receiver:
             raise EdgeRefused(f"unknown request {name!r}; the receiver knows {', '.join(self._answers)}")
         if not self._caller and name != "hello":
             raise EdgeRefused(f"{name} before hello")
+        if needs_seal(request):
+            self._trust.check_request(request, self.challenge)
         return self._answers[name](request)
 
     def _hello(self, request: Request) -> Answer:
@@ -160,6 +165,7 @@ class Receiver:
             "relay": RELAY_VERSION,
             "free_bytes": self._free_bytes(),
             "signer": self._trust.signer,
+            "challenge": self.challenge,
             **self._state(request),
         }
 
@@ -198,7 +204,7 @@ class Receiver:
         if why := self._bounds.objection(self.root):
             raise NoSpace(why)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
-        self._begun = blobs
+        self._begun = frozenset(blobs)
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
         self._drop_abandoned(incoming)
@@ -245,7 +251,7 @@ class Receiver:
         """Hash what arrived, on a thread per processor: hashlib lets go of the interpreter's lock."""
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-        self._require_begun(repo)
+        self._require_begun(repo, blobs)
         incoming, hashed = self._incoming(repo), self._exchange.hashed(repo)
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
             problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob, hashed), blobs))
@@ -283,7 +289,7 @@ class Receiver:
             blob, base, fresh = _blobs([request["blob"], request["base"], request["fresh"]])
             steps = [(bool(is_new), int(offset), int(length)) for is_new, offset, length in request["steps"]]
             check_steps(steps, blob, base, fresh)
-        self._require_begun(repo)
+        self._require_begun(repo, [blob])
         incoming = self._incoming(repo)
         if not self._store.has(base):
             return {"patched": False}
@@ -300,7 +306,7 @@ class Receiver:
         """Begin to take blobs from other hosts, and to pass them on; say where."""
         with _refused_when_malformed():
             repo, blobs, terms = _repo(request["repo"]), _blobs(request["blobs"]), Terms.from_json(request)
-        self._require_begun(repo)
+        self._require_begun(repo, blobs)
         return self._exchange.begin(repo, self._incoming(repo), blobs, self._begun, terms)
 
     def _draw(self, request: Request) -> Answer:
@@ -392,9 +398,12 @@ class Receiver:
             raise EdgeRefused(f"{self.root / relative}: a symlink leads away from it; make it a real folder")
         return self.root / relative
 
-    def _require_begun(self, repo: RepoId) -> None:
+    def _require_begun(self, repo: RepoId, blobs: Collection[Blob] = ()) -> None:
+        """Refuse what is about another repository than the one that was begun, or about blobs that were not named."""
         if self._lock is None or self._lock.repo != repo:
             raise EdgeRefused(f"{repo}: asked for without a begin")
+        if strangers := set(blobs) - self._begun:
+            raise EdgeRefused(f"{repo}: {min(strangers)} was not named when the delivery began")
 
     def _used_bytes(self) -> int:
         """What the blobs here take; walked through once a call, and counted from then on."""

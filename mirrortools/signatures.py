@@ -20,6 +20,7 @@ from mirrortools.files import make_folder, sync_folder
 
 STATEMENTS: Final = "mirrortools-statement"
 KEYS: Final = "mirrortools-key"
+REQUESTS: Final = "mirrortools-request"
 _IDENTITY: Final = "origin"
 _PUBLIC_KEY: Final = re.compile(r"ssh-ed25519 [A-Za-z0-9+/]{68}\Z")
 _TIMEOUT_S: Final = 30

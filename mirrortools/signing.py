@@ -15,7 +15,7 @@ from typing import Final
 from mirrortools.errors import HostileTree
 from mirrortools.files import make_folder, write_json
 from mirrortools.model import Publication, RepoId, quote_ref
-from mirrortools.signatures import KEYS, STATEMENTS, make_key, public_key, sign
+from mirrortools.signatures import KEYS, REQUESTS, STATEMENTS, make_key, public_key, sign
 from mirrortools.statements import Signed, Statement, is_good_for, next_statement
 from mirrortools.store import write_error
 from mirrortools.tree import Tree
@@ -84,6 +84,10 @@ class Signer:
 
     def _share_path(self, repo: RepoId, share: str) -> Path:
         return self._shares / f"{quote_ref(repo.path)}.{share}.json"
+
+    def seal(self, text: str) -> str:
+        """The signature of what this host asks an edge for. Raises StoreError."""
+        return sign(self.key, REQUESTS, text) if self.signer else ""
 
     def introduce(self, known: str) -> str | None:
         """The former key's signature of the present one, when `known` is the former one; None when it is not.

@@ -5,12 +5,15 @@ Only the standard library is used here, because the receiver runs this module on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mirrortools.errors import EdgeRefused, IntegrityError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import RepoId
-from mirrortools.signatures import KEYS, STATEMENTS, check_public_key, check_signature, fingerprint
+from mirrortools.seals import SEAL, sealed_text
+from mirrortools.signatures import KEYS, REQUESTS, STATEMENTS, check_public_key, check_signature, fingerprint
 from mirrortools.statements import Signed, Statement, objection
 
 
@@ -46,15 +49,25 @@ class Trust:
         make_folder(self._path.parent)
         write_file(self._path, f"{signer}\n".encode(), 0o600)
 
+    def check_request(self, request: Mapping[str, Any], challenge: str) -> None:
+        """Refuse what the origin did not ask for in this conversation. Raises EdgeRefused, IntegrityError."""
+        seal = request.get(SEAL)
+        if not isinstance(seal, str):
+            raise EdgeRefused(f"{request['ask']!r} without the origin's signature")
+        check_signature(self._believed(), REQUESTS, sealed_text(request, challenge), seal)
+
+    def _believed(self) -> str:
+        signer = self.signer
+        if signer is None:
+            raise EdgeRefused(f"no origin is believed yet: {self._path} is not there")
+        return signer
+
     def check(self, signed: Signed, held: Statement | None, repo: RepoId, now_s: float) -> Statement:
         """What was said of `repo`, when it was the origin who said it, now, and nothing newer was said before.
 
         Raises EdgeRefused, IntegrityError, HostileTree.
         """
-        signer = self.signer
-        if signer is None:
-            raise EdgeRefused(f"{repo}: published without a key: {self._path} is not there")
-        check_signature(signer, STATEMENTS, signed.text, signed.signature)
+        check_signature(self._believed(), STATEMENTS, signed.text, signed.signature)
         statement = signed.statement
         if statement.repo != repo:
             raise IntegrityError(f"{repo}: came with a statement about {statement.repo}")

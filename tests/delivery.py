@@ -16,6 +16,8 @@ from mirrortools.config import EdgeConfig
 from mirrortools.deliver import Here
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
+from mirrortools.seals import SEAL, sealed_text
+from mirrortools.signing import Signer
 from mirrortools.store import Store
 from tests.servers.sshd import Sshd
 
@@ -64,6 +66,11 @@ def publication(root: Path, files: Mapping[str, bytes], repo: RepoId = REPO) -> 
     git = GitSnapshot({f"pack-{commit}.pack": sha256_blob(pack)}, {"refs/heads/main": commit}, "refs/heads/main")
     manifest = Manifest(Revision(repo, commit), entries, 1_700_000_000, "Update")
     return Publication(repo, {"refs/heads/main": commit}, {commit: manifest}, git)
+
+
+def sealed(signer: Signer, challenge: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request with the origin's signature, for the conversation with that challenge."""
+    return {**request, SEAL: signer.seal(sealed_text(request, challenge))}
 
 
 def here(origin: Path) -> Here:

@@ -48,7 +48,12 @@ class FakeEdge:
     def _honest(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if request["ask"] in ("hello", "state"):
             nothing = {"serial": 0, "parts": {}}
-            return {"version": 2, "rsync": "3.5.0", "signer": None, "state": dict.fromkeys(request["repos"], nothing)}
+            return {
+                "rsync": "3.5.0",
+                "signer": None,
+                "challenge": "c",
+                "state": dict.fromkeys(request["repos"], nothing),
+            }
         if request["ask"] == "begin":
             missing = [[*item, 0] for item in request["blobs"]]
             return {"missing": missing, "folder": "state/incoming/x", "free_bytes": 1 << 30}

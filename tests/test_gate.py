@@ -18,9 +18,10 @@ from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.gate import Bulk, Post, Talk, incoming_name, open_incoming, read_words, skip, wish
 from mirrortools.receiver import Receiver
+from mirrortools.signing import Signer
 from mirrortools.transports import receiver_archive
 from mirrortools.transports.archive import receiver_command
-from tests.delivery import REPO, small_disk
+from tests.delivery import REPO, sealed, small_disk
 
 ROOT = Path("/srv/mirrortools")
 INCOMING = f"{ROOT}/state/incoming"
@@ -230,15 +231,16 @@ def test_an_installed_receiver_that_is_older_than_its_origin_says_what_to_do(tmp
 def test_what_is_free_is_told_within_the_bounds(tmp_path: Path) -> None:
     """So that the origin refuses before it sends what would not fit."""
     bounds = Bounds(incoming_bytes=1000)
-    receiver = Receiver(tmp_path, bounds=bounds)
+    receiver, origin = Receiver(tmp_path, bounds=bounds), Signer(tmp_path / "origin")
     receiver.answer({"ask": "hello", "version": PROTOCOL_VERSION, "repos": []})
+    receiver.answer({"ask": "trust", "signer": origin.signer, "introduction": None})
     folder = tmp_path / "state" / "incoming" / FOLDER
     make_folder(folder)
     (folder / "x").write_bytes(b"x" * 300)
     begin = {"ask": "begin", "repo": "models/acme/other", "blobs": []}
-    first = receiver.answer(begin)["free_bytes"]
+    first = receiver.answer(sealed(origin, receiver.challenge, begin))["free_bytes"]
     (folder / "y").write_bytes(b"y" * 800)
-    refused = receiver.answer({**begin, "repo": REPO.path})
+    refused = receiver.answer(sealed(origin, receiver.challenge, {**begin, "repo": REPO.path}))
 
     assert (first, held_bytes(tmp_path)) == (700, 1100)
     assert refused["error"] == "NoSpace"

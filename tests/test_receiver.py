@@ -22,7 +22,7 @@ from mirrortools.signing import Signer
 from mirrortools.statements import LIFETIME_S, Signed
 from mirrortools.store import Store
 from mirrortools.tree import Tree
-from tests.delivery import REPO, noise, publication, put, served_files, sha256_blob
+from tests.delivery import REPO, noise, publication, put, sealed, served_files, sha256_blob
 
 FILES = {"model.safetensors": noise(5000), "README.md": b"# tiny\n", "empty.txt": b""}
 
@@ -36,7 +36,9 @@ def items(*blobs: Blob) -> list[list[Any]]:
 
 
 def begin(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:
-    return receiver.answer({"ask": "begin", "repo": REPO.path, "blobs": items(*blobs)})
+    """As the origin does that lies beside the edge."""
+    request = {"ask": "begin", "repo": REPO.path, "blobs": items(*blobs)}
+    return receiver.answer(sealed(Signer(receiver.root.with_name("origin")), receiver.challenge, request))
 
 
 def adopt(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Final
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError
 from mirrortools.transports.archive import installed_receiver, receiver_archive
-from mirrortools.transports.base import Batch, Sent, Session, Transport
+from mirrortools.transports.base import Batch, Pipe, Sent, Session, Transport
 from mirrortools.transports.local import LocalTransport
 from mirrortools.transports.ssh import SshTransport
 
@@ -26,4 +26,14 @@ def transport_to(edge: EdgeConfig, state: Path) -> Transport:
     return KINDS[edge.scheme](edge, state)
 
 
-__all__ = ["KINDS", "Batch", "Sent", "Session", "Transport", "installed_receiver", "receiver_archive", "transport_to"]
+__all__ = [
+    "KINDS",
+    "Batch",
+    "Pipe",
+    "Sent",
+    "Session",
+    "Transport",
+    "installed_receiver",
+    "receiver_archive",
+    "transport_to",
+]

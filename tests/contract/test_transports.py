@@ -17,6 +17,8 @@ from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError, EdgeError, EdgeRefused, EdgeUnreachable, NoSpace, StoreError
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob
+from mirrortools.sealing import SealedSession
+from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports import KINDS, Batch, Session, receiver_archive, transport_to
 from mirrortools.transports.archive import receiver_command
@@ -46,10 +48,11 @@ def edge(request: pytest.FixtureRequest, sshd: Sshd) -> Edge:
 
 @contextmanager
 def session_with(edge: EdgeConfig, origin: Path) -> Iterator[Session]:
-    """An open session, greeted."""
+    """An open session, greeted, on an edge that believes the origin."""
     with closing(transport_to(edge, origin / "state").open(receiver_archive())) as session:
-        session.ask({"ask": "hello", "version": PROTOCOL_VERSION, "caller": "origin", "repos": []})
-        yield session
+        answer = session.ask({"ask": "hello", "version": PROTOCOL_VERSION, "caller": "origin", "repos": []})
+        session.ask({"ask": "trust", "signer": Signer(origin).signer, "introduction": None})
+        yield SealedSession(session, Signer(origin), answer["challenge"])
 
 
 def content(origin: Path, *contents: bytes) -> list[Blob]:
@@ -161,7 +164,6 @@ def test_an_edge_that_cannot_write_says_so(edge: Edge, tmp_path: Path) -> None:
     """A folder that is not there is a refusal, not a lost connection."""
     blobs = content(tmp_path / "origin", b"content")
     with session_with(edge(tmp_path / "edge"), tmp_path / "origin") as session:
-        (tmp_path / "edge" / "state").mkdir()
         (tmp_path / "edge" / "state" / "incoming").write_bytes(b"a file in the place of a folder")
         with pytest.raises(EdgeRefused, match="status"):
             session.send(Batch(blobs, tmp_path / "origin" / "public", "state/incoming/x"))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeError, EdgeRefused, MirrorError, NoSpace
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, quote_ref
+from mirrortools.passport import new_passport
+from mirrortools.sealing import SealedSession
+from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports import Batch, Session, installed_receiver, receiver_archive, transport_to
 from mirrortools.tree import Tree
-from tests.delivery import REPO, noise, publication, put, served_files, sha256_blob, ssh_edge
+from tests.delivery import REPO, noise, publication, put, sealed, served_files, sha256_blob, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
@@ -32,6 +36,8 @@ LIMIT_BYTES = 24 * MIB
 FILES = {"model.safetensors": noise(3 * MIB, 1), "config.json": b"{}", "empty": b""}
 INCOMING = f"state/incoming/{quote_ref(REPO.path)}"
 TIMEOUT_S = 20
+# Within that a relay that has been told to connect has done so, long since.
+CALL_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -114,16 +120,37 @@ def liar(folder: Path, sshd: Sshd, edge: EdgeConfig) -> Path:
     return folder / "liar"
 
 
-def greeted(stack: ExitStack, edge: EdgeConfig, state: Path) -> Session:
-    """A thief's conversation with the receiver."""
+def opened(stack: ExitStack, edge: EdgeConfig, state: Path) -> tuple[Session, str]:
+    """A conversation with the receiver, and its challenge."""
     session = stack.enter_context(closing(transport_to(edge, state).open(receiver_archive())))
-    session.ask({"ask": "hello", "version": PROTOCOL_VERSION, "caller": "a thief", "repos": [REPO.path]})
-    return session
+    hello = {"ask": "hello", "version": PROTOCOL_VERSION, "caller": "a thief", "repos": [REPO.path]}
+    return session, session.ask(hello)["challenge"]
+
+
+def greeted(stack: ExitStack, edge: EdgeConfig, root: Path) -> Session:
+    """A conversation of somebody who signs with the key of a root: the origin's, or a thief's."""
+    session, challenge = opened(stack, edge, root / "state")
+    return SealedSession(session, Signer(root), challenge)
+
+
+def items(*blobs: Blob) -> list[list[Any]]:
+    """Blobs as they travel."""
+    return [[blob.algorithm, blob.digest, blob.size] for blob in blobs]
 
 
 def begin(session: Session, *blobs: Blob, repo: str = REPO.path) -> dict[str, Any]:
     """Take the lock, and have the folder made."""
-    return session.ask({"ask": "begin", "repo": repo, "blobs": [[b.algorithm, b.digest, b.size] for b in blobs]})
+    return session.ask({"ask": "begin", "repo": repo, "blobs": items(*blobs)})
+
+
+@contextmanager
+def nobody_calls() -> Iterator[int]:
+    """A port at which nobody may have called in the end."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        yield door.getsockname()[1]
+        door.settimeout(CALL_S)
+        with pytest.raises(TimeoutError):
+            door.accept()
 
 
 # The key does what it is for
@@ -267,7 +294,7 @@ def test_nothing_is_written_elsewhere(
 
 
 def test_options_of_the_other_sides_rsync_cannot_be_chosen(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """Even where it may write: an option that no origin has ends the call."""
     outside = tmp_path / "outside"
@@ -275,7 +302,7 @@ def test_options_of_the_other_sides_rsync_cannot_be_chosen(
     (outside / "secret").write_bytes(b"secret")
     (tmp_path / "evil").write_bytes(b"evil")
     with ExitStack() as stack:
-        begin(greeted(stack, edge, tmp_path / "state"), sha256_blob(b"evil"))
+        begin(greeted(stack, edge, origin), sha256_blob(b"evil"))
     before = everything(edge.root), everything(outside)
     asked = (
         ("--delete", "-r"),
@@ -301,7 +328,7 @@ def test_options_of_the_other_sides_rsync_cannot_be_chosen(
 
 
 def test_what_rsync_may_bring_are_plain_files_in_one_folder(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """A client that claims other options than the edge runs with: no links, no devices, no folders, no set-user-id."""
     evil = tmp_path / "evil"
@@ -312,7 +339,7 @@ def test_what_rsync_may_bring_are_plain_files_in_one_folder(
     (evil / "link").symlink_to("/etc/passwd")
     os.mkfifo(evil / "pipe")
     with ExitStack() as stack:
-        begin(greeted(stack, edge, tmp_path / "state"), sha256_blob(b"evil"))
+        begin(greeted(stack, edge, origin), sha256_blob(b"evil"))
     before = everything(edge.root / "public")
     shell = liar(tmp_path, installed_sshd, edge)
     for options in ([], ["-l"], ["-R"]):
@@ -328,14 +355,14 @@ def test_what_rsync_may_bring_are_plain_files_in_one_folder(
 
 
 def test_a_link_in_incoming_leads_nowhere(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """Should one ever come to be there, it is removed before rsync may write, and is no way to adopt a file."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
     blob = sha256_blob(b"secret")
     with ExitStack() as stack:
-        session = greeted(stack, edge, tmp_path / "state")
+        session = greeted(stack, edge, origin)
         folder = edge.root / begin(session, blob)["folder"]
         (folder / blob.digest).symlink_to(secret)
         [[_, _, _, problem]] = session.ask(
@@ -352,7 +379,7 @@ def test_a_link_in_incoming_leads_nowhere(
 def test_nothing_is_published_moved_back_or_removed_without_the_origins_signature(
     edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
-    """Not by a publication without one, by another's, by an older one of the origin, nor by a repair."""
+    """Not even in a delivery that the origin began: by another's, by an older one of the origin, nor by a repair."""
     older = Signer(origin).signed(shown)
     newer = publication(origin, {**FILES, "config.json": b'{"newer": true}'})
     Tree(origin).publish(newer)
@@ -368,7 +395,7 @@ def test_nothing_is_published_moved_back_or_removed_without_the_origins_signatur
         {"publication": shown.to_json(), "signed": older.to_json()},
     ]
     with ExitStack() as stack:
-        session = greeted(stack, edge, thief / "state")
+        session = greeted(stack, edge, origin)
         with pytest.raises(EdgeError, match="believes another origin"):
             session.ask({"ask": "trust", "signer": Signer(thief).signer, "introduction": None})
         begin(session)
@@ -382,14 +409,86 @@ def test_nothing_is_published_moved_back_or_removed_without_the_origins_signatur
     assert everything(edge.root / "public") == before
 
 
+def test_no_delivery_begins_without_the_origins_signature(
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """None, a thief's, the origin's of another conversation or of other blobs: no lock, no folder, no blob."""
+    evil = sha256_blob(b"evil")
+    put(tmp_path / "thief", evil, b"evil")
+    request = {"ask": "begin", "repo": REPO.path, "blobs": items(evil)}
+    before = everything(edge.root)
+    with ExitStack() as stack:
+        session, challenge = opened(stack, edge, tmp_path / "thief" / "state")
+        _, another = opened(stack, edge, tmp_path / "thief" / "state")
+        seals: list[object] = [None, 7, "", Signer(tmp_path / "thief").seal(sealed_text(request, challenge))]
+        seals += [sealed(Signer(origin), another, request)[SEAL]]
+        seals += [sealed(Signer(origin), challenge, {**request, "blobs": []})[SEAL]]
+        for seal in seals:
+            with pytest.raises(EdgeRefused, match="sign"):
+                session.ask({**request, SEAL: seal})
+        for ask in ("adopt", "patch", "relay", "publish"):
+            with pytest.raises(EdgeRefused):
+                session.ask({**request, "ask": ask, "passport": new_passport(), "ports": None, "limit": None})
+        batch = Batch([evil], tmp_path / "thief" / "public", INCOMING)
+        with pytest.raises(EdgeError, match="a delivery begins it"):
+            session.send(batch)
+        assert everything(edge.root) == before
+        begin(greeted(stack, edge, origin))  # nobody holds the lock
+
+
+def test_no_blob_comes_in_that_the_origin_did_not_name(
+    edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """What lies in incoming beside a delivery of the origin's is not adopted, whatever it hashes to."""
+    good, evil = sha256_blob(b"good"), sha256_blob(b"evil")
+    with ExitStack() as stack:
+        session = greeted(stack, edge, origin)
+        folder = edge.root / begin(session, good)["folder"]
+        for content in (b"good", b"evil"):
+            (folder / sha256_blob(content).digest).write_bytes(content)
+        for ask, more in (("adopt", {}), ("relay", {"passport": new_passport(), "ports": None, "limit": None})):
+            with pytest.raises(EdgeRefused, match="was not named when the delivery began"):
+                session.ask({"ask": ask, "repo": REPO.path, "blobs": items(good, evil), **more})
+        assert session.ask({"ask": "adopt", "repo": REPO.path, "blobs": items(good)}) == {"bad": []}
+
+    assert Store(edge.root).missing([good, evil]) == [evil]
+
+
+def test_a_relay_connects_to_whom_the_origin_names(
+    edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+) -> None:
+    """A thief cannot have it listen, nor call anybody; nor is an address exchanged in what the origin has signed."""
+    passport, blob = new_passport(), sha256_blob(noise(MIB, 77))
+    with ExitStack() as stack:
+        thief, _ = opened(stack, edge, tmp_path / "thief" / "state")
+        session, challenge = opened(stack, edge, origin / "state")
+        begin(SealedSession(session, Signer(origin), challenge), blob)
+        relay = {"ask": "relay", "repo": REPO.path, "blobs": items(blob), "passport": passport}
+        relay |= {"ports": None, "limit": None}
+        with pytest.raises(EdgeRefused, match="without a begin"):
+            thief.ask(relay)
+        session.ask(relay)
+        named = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        draw = {"ask": "draw", "repo": REPO.path, "number": 1, "limit": None}
+        signed = sealed(Signer(origin), challenge, {**draw, "from": [["127.0.0.1", named.getsockname()[1]]]})
+        with nobody_calls() as port:
+            place = {"from": [["127.0.0.1", port]]}
+            for talk, request in ((thief, draw), (session, draw), (thief, signed), (session, signed)):
+                with pytest.raises(EdgeRefused, match="sign"):
+                    talk.ask({**request, **place})
+        session.ask(signed)
+        named.settimeout(TIMEOUT_S)
+        named.accept()[0].close()
+
+
 def test_the_disk_is_not_filled_beyond_the_limit(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """The origin is told before it sends; a thief who sends all the same is stopped, and the message says by what."""
     content = noise(64 * MIB)
     put(tmp_path / "thief", sha256_blob(content), content)
     with ExitStack() as stack:
-        session = greeted(stack, edge, tmp_path / "state")
+        session = greeted(stack, edge, origin)
         answer = begin(session, sha256_blob(content))
         batch = Batch([sha256_blob(content)], tmp_path / "thief" / "public", answer["folder"])
         with pytest.raises(NoSpace, match=r"may hold 24.0 MiB \(incoming_limit\)"):
@@ -405,7 +504,7 @@ def test_the_disk_is_not_filled_beyond_the_limit(
     assert arrived <= LIMIT_BYTES
 
 
-def test_many_small_files_are_stopped_too(edge: EdgeConfig, shown: Publication, tmp_path: Path) -> None:
+def test_many_small_files_are_stopped_too(edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """No single one is large; their sum is looked at while they come."""
     contents = [noise(MIB, seed) for seed in range(40)]
     for content in contents:
@@ -413,7 +512,7 @@ def test_many_small_files_are_stopped_too(edge: EdgeConfig, shown: Publication, 
     blobs = [sha256_blob(content) for content in contents]
     slow = replace(edge, rate_limit_bytes_s=30 * MIB)
     with ExitStack() as stack:
-        session = greeted(stack, slow, tmp_path / "state")
+        session = greeted(stack, slow, origin)
         answer = begin(session, *blobs)
         with pytest.raises(NoSpace, match="incoming_limit"):
             session.send(Batch(blobs, tmp_path / "thief" / "public", answer["folder"]))

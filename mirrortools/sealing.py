@@ -1,0 +1,41 @@
+"""A session whose requests carry this host's signature, where an edge wants one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mirrortools.seals import SEAL, needs_seal, sealed_text
+from mirrortools.signing import Signer
+from mirrortools.transports import Batch, Pipe, Sent, Session
+
+
+class SealedSession:
+    """A `Session` over another one, with the challenge that its receiver gave."""
+
+    def __init__(self, session: Session, signer: Signer, challenge: str) -> None:
+        self._session = session
+        self._signer = signer
+        self._challenge = challenge
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the receiver's answer. Raises StoreError, EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
+        if needs_seal(request):
+            request = {**request, SEAL: self._signer.seal(sealed_text(request, self._challenge))}
+        return self._session.ask(request)
+
+    def send(self, batch: Batch) -> Sent:
+        """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""
+        return self._session.send(batch)
+
+    def pipe(self, relay: str) -> Pipe:
+        """Reach the relay of that name. Raises EdgeUnreachable, EdgeError."""
+        return self._session.pipe(relay)
+
+    def close(self) -> None:
+        """End the receiver."""
+        self._session.close()
+
+    def abort(self) -> None:
+        """End everything that runs for this session."""
+        self._session.abort()
