@@ -449,9 +449,10 @@ class Arrival:
         self.partial.move_away(aside)
         if not (remaining and contributors):
             senders = ", ".join(sorted(contributors)) or "nobody: its pointer says that it is empty"
+            blob = self.partial.blob
             raise IntegrityError(
-                f"{self._name}: expected sha256 {self.partial.blob.digest}, got {got} from {senders}; kept aside in "
-                f"{aside}; the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
+                f"{self._name}: expected {blob.algorithm} {blob.digest}, got {got} from {senders}; kept aside in "
+                f"{aside}; {self._desk.remedy}"
             )
         _log.warning("%s: gave wrong bytes of %s, kept aside in %s", ", ".join(sorted(contributors)), self._name, aside)
         self.partial.begin_again()

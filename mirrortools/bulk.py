@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -116,7 +115,7 @@ class Bulk:
         try:
             for blob, content in self.source.read_many(group):
                 came_bytes += len(content)
-                if len(content) == blob.size and hashlib.sha256(content).hexdigest() == blob.digest:
+                if len(content) == blob.size and _digest(content, blob) == blob.digest:
                     path = f"{stage}/{blob.digest}"
                     _write(path, content)
                     written.append((path, blob))
@@ -130,6 +129,12 @@ class Bulk:
         finally:
             self.received(self.source.name, came_bytes)
         return written
+
+
+def _digest(content: bytes, blob: Blob) -> str:
+    digest = blob.new_hash()
+    digest.update(content)
+    return digest.hexdigest()
 
 
 def _write(path: str, content: bytes) -> None:

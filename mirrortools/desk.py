@@ -27,6 +27,8 @@ class Desk:
 
     `places` and `standings` are shared by all fetches of a run; `terms` say, by a source's name, how it may be used.
 
+    `remedy` is what the operator is told when a blob's bytes are wrong wherever they come from.
+
     `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
 
@@ -43,6 +45,7 @@ class Desk:
     places: Places = field(default_factory=lambda: Places(MOST_PLACES))
     standings: Standings = field(default_factory=Standings)
     terms: Mapping[str, Terms] = field(default_factory=dict)
+    remedy: str = "the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
 
     def terms_of(self, source: ByteSource) -> Terms:
         """How a source may be used."""

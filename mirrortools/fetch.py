@@ -39,7 +39,7 @@ _PROCESSORS = os.cpu_count() or 1
 
 
 def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
-    """Bring SHA-256 blobs into the store. `wanted` gives each the file name that messages call it by.
+    """Bring blobs into the store. `wanted` gives each the file name that messages call it by.
 
     One blob that fails does not hold the others; afterwards the first error is raised. A blob that another process
     is fetching is waited for.

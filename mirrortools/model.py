@@ -94,8 +94,19 @@ class Blob:
         """Where the blob lives below the tree's root: `blobs/sha256/aa/bb/<digest>`."""
         return f"blobs/{self.algorithm}/{self.digest[:2]}/{self.digest[2:4]}/{self.digest}"
 
+    def new_hash(self) -> hashlib._Hash:
+        """A running hash that ends with the blob's digest when it is given the blob's content."""
+        return new_hash(self.algorithm, self.size)
+
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.digest[:12]}… ({self.size} bytes)"
+
+
+def new_hash(algorithm: str, size: int) -> hashlib._Hash:
+    """A running hash for content of `size` bytes; git's begins with a header (git-hash-object(1))."""
+    if algorithm == "sha256":
+        return hashlib.sha256()
+    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import threading
 import time
@@ -70,15 +69,15 @@ class _Held:
 
 
 class Partial:
-    """The growing file of one SHA-256 blob, opened when it is made; `close` it. Thread-safe.
+    """The growing file of one blob, opened when it is made; `close` it. Thread-safe.
 
     It belongs to one process at a time. Raises BlockingIOError while another has it: two would write into the file
     that one of them has verified. A blob of one segment has no journal: there is nothing to go on from.
 
     Several workers write different segments at the same time, each after a `claim`: a segment that is done may have
     been hashed, and must not be written again. `advance` hashes what is contiguous from the start, in a thread of its
-    own, so that the SHA-256 is nearly ready when the last segment lands. A segment whose turn is near gets both of its
-    hashes there, from one reading; `keep_pace` holds the writers while some wait for that.
+    own, so that the hash that names the blob is nearly ready when the last segment lands. A segment whose turn is near
+    gets both of its hashes there, from one reading; `keep_pace` holds the writers while some wait for that.
 
     Such a segment is received into memory (`room`, `hold`), and hashed and written (`store`) from there, where the
     ring has a place for it.
@@ -93,7 +92,7 @@ class Partial:
         self.resumed_bytes = 0
         self.hashing_s = 0.0  # of what this run brought
         self._claimed: set[int] = set()
-        self._sha256 = hashlib.sha256()
+        self._whole = self.blob.new_hash()
         self._hashed = 0
         self._contiguous = 0
         self._written: set[int] = set()
@@ -354,7 +353,7 @@ class Partial:
                 self._hash_held(self._hashed, held)
             elif self._hashed in self.done:
                 for chunk in self._read(*self.segments.bounds(self._hashed)):
-                    self._sha256.update(chunk)
+                    self._whole.update(chunk)
             else:
                 self._hash_both(self._hashed)
             self._hashed += 1
@@ -363,7 +362,7 @@ class Partial:
         began_s, digest = time.monotonic(), xxhash.xxh3_128()
         for start in range(0, len(held.content), _HASHED_AT_ONCE_BYTES):
             piece = held.content[start : start + _HASHED_AT_ONCE_BYTES]
-            self._sha256.update(piece)
+            self._whole.update(piece)
             digest.update(piece)
         self.hashing_s += time.monotonic() - began_s
         with self._lock:
@@ -374,13 +373,13 @@ class Partial:
         """Read a segment once for both of its hashes."""
         began_s, digest = time.monotonic(), xxhash.xxh3_128()
         for chunk in self._read(*self.segments.bounds(index)):
-            self._sha256.update(chunk)
+            self._whole.update(chunk)
             digest.update(chunk)
         self.hashing_s += time.monotonic() - began_s
         self._record(index, digest.hexdigest())
 
     def digest(self) -> str:
-        """The SHA-256 of the whole, once complete, in hexadecimal; after `stop_hashing` it means nothing.
+        """The hash of the whole by which the blob is named, once complete; after `stop_hashing` it means nothing.
 
         Raises the OSError of a `store`.
         """
@@ -390,7 +389,7 @@ class Partial:
             self._hashed_more.wait_for(lambda: not self._held or self._trouble or self._ending)
         if self._trouble:
             raise self._trouble
-        return self._sha256.hexdigest()
+        return self._whole.hexdigest()
 
     def forget_damage(self) -> int:
         """Drop the segments that no longer hash to what was written, and hash from the start again.
@@ -430,7 +429,7 @@ class Partial:
         self._open()
 
     def _start_hashing(self) -> None:
-        self._sha256, self._hashed, self._contiguous = hashlib.sha256(), 0, 0
+        self._whole, self._hashed, self._contiguous = self.blob.new_hash(), 0, 0
         self._written.clear()
 
     def sync(self) -> None:

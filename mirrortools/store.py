@@ -6,7 +6,6 @@ Only the standard library is used here, because the receiver runs this module on
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from mirrortools.access import reason
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
 from mirrortools.files import make_folder, move_files, sync_contents, sync_folder
-from mirrortools.model import Blob
+from mirrortools.model import Blob, new_hash
 
 CHUNK_BYTES = 1 << 20
 READ_ONLY = 0o444
@@ -106,13 +105,6 @@ def hash_file(path: Path, algorithm: str) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return digest.hexdigest()
-
-
-def new_hash(algorithm: str, size: int) -> hashlib._Hash:
-    """A running hash for content of `size` bytes; git's begins with a header (git-hash-object(1))."""
-    if algorithm == "sha256":
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
 
 
 def write_error(path: Path, error: OSError) -> NoSpace | StoreError:

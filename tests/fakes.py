@@ -14,7 +14,7 @@ from typing import Self
 
 from mirrortools.errors import SourceMissing, SourceUnavailable, UpstreamError
 from mirrortools.model import Blob
-from tests.delivery import sha256_blob
+from tests.delivery import git_blob, sha256_blob
 
 
 class Clock:
@@ -148,7 +148,9 @@ class FakeSource:
                 self.open_readers -= 1
 
     def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
-        by_digest: Mapping[str, bytes] = {sha256_blob(content).digest: content for content in self.contents}
+        by_digest: Mapping[str, bytes] = {
+            named(content).digest: content for content in self.contents for named in (sha256_blob, git_blob)
+        }
         if self.faults.missing or blob.digest not in by_digest:
             raise SourceMissing(f"{self.name}: has no {blob}")
         content = bytearray(by_digest[blob.digest])

@@ -35,7 +35,7 @@ from mirrortools.fetch import fetch
 from mirrortools.model import Blob
 from mirrortools.places import Party, Places, Terms, seated
 from mirrortools.store import Store, hash_file
-from tests.delivery import noise, sha256_blob
+from tests.delivery import git_blob, noise, sha256_blob
 from tests.fakes import Clock, FakeReader, FakeSource, Faults
 from tests.strategies import trials
 
@@ -124,6 +124,16 @@ def test_everything_comes_once_in_few_requests(tmp_path: Path) -> None:
     assert 8 * SEGMENT < max(stop - start for start, stop in ranges) <= 16 * SEGMENT
     assert list(desk.partial.iterdir()) == []
     assert desk.store.path(sha256_blob(content)).stat().st_mode & 0o777 == 0o444
+
+
+def test_what_git_names_is_fetched_and_verified_by_that_name(tmp_path: Path) -> None:
+    """Large ones in segments, many small ones at once; a source with other bytes is found out."""
+    large, small = noise(SEGMENT * 20 + 5, 1), [noise(100 + i, 10 + i) for i in range(20)]
+    sources = [FakeSource("liar", [large, *small], Faults(wrong=True)), FakeSource("honest", [large, *small])]
+    desk = desk_for(tmp_path, sources)
+    fetch({git_blob(content): "f" for content in (large, *small)}, desk, Progress())
+
+    assert all(desk.store.path(git_blob(content)).read_bytes() == content for content in (large, *small))
 
 
 def test_a_liar_is_found_out_though_another_source_gave_most(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from mirrortools.upstreams.answers import error_for_status, shown
 from mirrortools.upstreams.base import Reader
 from mirrortools.upstreams.http import Credential, HttpClient, Request
 from mirrortools.upstreams.links import Link, Links, has_expired
-from mirrortools.upstreams.versions import Versions
+from mirrortools.upstreams.ranges import Ranges
 
 _MEDIA_TYPE = "application/vnd.git-lfs+json"
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
@@ -47,7 +47,7 @@ class LfsBytes:
         self._choosing = threading.Lock()
         self._client = client
         self._links = Links(self._batch)
-        self._versions = Versions()
+        self._ranges = Ranges(client)
 
     def break_off(self) -> None:
         """End what other threads read."""
@@ -63,18 +63,14 @@ class LfsBytes:
         link = self._link(blob)
         with contextlib.ExitStack() as stack:
             try:
-                reader = stack.enter_context(self._get(link, blob, start, stop))
+                reader = stack.enter_context(self._ranges.read(link, blob, start, stop))
             except AccessDenied:
-                reader = stack.enter_context(self._get(self._link(blob, instead_of=link), blob, start, stop))
+                reader = stack.enter_context(self._ranges.read(self._link(blob, instead_of=link), blob, start, stop))
             yield reader
 
     def read_many(self, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
         """Read whole small blobs, several requests under way at once. Raises UpstreamError at the first trouble."""
-        links = [self._link(blob) for blob in blobs]
-        requests = [Request(link.url, headers=link.headers, credential=link.credential) for link in links]
-        limit = max(blob.size for blob in blobs)
-        for content, blob in zip(self._client.read_many(requests, limit), blobs, strict=True):
-            yield blob, content
+        yield from self._ranges.read_many([(blob, self._link(blob)) for blob in blobs])
 
     def segment_hashes(self, blob: Blob) -> object:
         """Ask a mirror of our own kind, known by the form of its links; None of any other host.
@@ -85,27 +81,7 @@ class LfsBytes:
         if not link.url.endswith(f"/{blob.path}"):
             return None
         url = f"{link.url.removesuffix(blob.path)}{blob.path.replace('blobs/sha256', 'blobs/segments', 1)}"
-        with self._client.open(Request(url, headers=link.headers, credential=link.credential)) as body:
-            try:
-                return json.loads(body.read_all())
-            except (ValueError, RecursionError):
-                return None
-
-    @contextlib.contextmanager
-    def _get(self, link: Link, blob: Blob, start: int, stop: int) -> Iterator[Reader]:
-        """Read a range of the version that was read before; when the file is another one now, of that one.
-
-        A server that says so sends all of it (RFC 9110, 13.1.5). So does one that does not know If-Range, or ranges.
-        """
-        expected = "" if (start, stop) == (0, blob.size) else self._versions.expected(blob)
-        with contextlib.ExitStack() as stack:
-            body = stack.enter_context(self._client.open(_request(link, blob, start, stop, expected)))
-            if expected and body.start != start:
-                self._versions.doubt(blob)
-                stack.close()
-                body = stack.enter_context(self._client.open(_request(link, blob, start, stop)))
-            self._versions.note(blob, body.version)
-            yield body
+        return self._ranges.document(replace(link, url=url))
 
     def _link(self, blob: Blob, instead_of: Link | None = None) -> Link:
         """A link that was not refused yet; other threads' answers are shared."""
@@ -147,13 +123,6 @@ class LfsBytes:
         host = urlsplit(server.url).netloc.rpartition("@")[2]
         with self._client.budget.asking(host, 1), self._client.open(request) as body:
             return read_batch(server, blobs, body.read_all())
-
-
-def _request(link: Link, blob: Blob, start: int, stop: int, version: str = "") -> Request:
-    headers = {name: value for name, value in link.headers.items() if name.lower() not in ("range", "if-range")}
-    if (start, stop) != (0, blob.size):
-        headers |= {"Range": f"bytes={start}-{stop - 1}"} | ({"If-Range": version} if version else {})
-    return Request(link.url, headers=headers, credential=link.credential)
 
 
 def read_batch(server: LfsServer, blobs: Sequence[Blob], answer: bytes) -> dict[str, Link | UpstreamError]:
