@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 from mirrortools.arrival import POLL_S, Arrival, Shared
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
@@ -172,13 +174,14 @@ class _Coordinator:
     def _observe(self) -> None:
         """Look at what comes from the first source, and from the second one beside it."""
         hashing_s = self._hashing_s + sum(growing.hashing_s for growing in self._open)
-        seen = Seen(self._desk.clock(), self._progress.fetched_bytes, hashing_s)
+        working_s = time.process_time() / _PROCESSORS
+        seen = Seen(self._desk.clock(), self._progress.fetched_bytes, hashing_s, working_s)
         own_bytes = self._progress.from_source.get(self._partner.name, 0) if self._partner else 0
         with_partner = self._with_partner
-        first = Seen(seen.now_s, seen.fetched_bytes - own_bytes, hashing_s)
+        first = replace(seen, fetched_bytes=seen.fetched_bytes - own_bytes)
         latency_s = max((flow.latency_s for flow in self._flows.values()), default=0.0)
         self._pace.observe(first, len(self._fetching) - with_partner, self._hashers_of_use, latency_s)
-        if self._partner and not self._pace.waits_for_hashing:
+        if self._partner and not self._pace.waits_for_processors:
             is_settled = not self._pace.may_grow(seen.now_s)
             self._second.observe(seen, own_bytes, with_partner, is_first_settled=is_settled)
 
@@ -295,7 +298,7 @@ class _Coordinator:
         """Let a free connection take a part of what the slowest one has before it; False when that does not pay."""
         rate = self._pace.rate_of_one
         slowest = max(self._flows, key=lambda future: _seconds_left(self._flows[future]), default=None)
-        if slowest is None or not rate or self._pace.waits_for_hashing:
+        if slowest is None or not rate or self._pace.waits_for_processors:
             return False
         job, flow = self._fetching[slowest], self._flows[slowest]
         ahead = flow.ahead()

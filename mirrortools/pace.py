@@ -17,17 +17,22 @@ _PAYS: Final = 1.25
 _SECOND_WINDOW_S: Final = 0.5
 _ON_TOP: Final = 0.5
 _FULL: Final = 0.6
+_BUSY: Final = 0.4
 _LEAP: Final = 4
 _LONGEST_LATENCY_S: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there was at a moment: the bytes that have come, and the seconds that threads have spent hashing, in all."""
+    """What there was at a moment: the bytes that have come, and the seconds that threads have spent hashing, in all.
+
+    `working_s` is the processor time that the process has taken, as a share of all processors.
+    """
 
     now_s: float
     fetched_bytes: int
     hashing_s: float = 0.0
+    working_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -35,13 +40,14 @@ class Pace:
     """The number of connections that is allowed now; `fixed` ones are never changed.
 
     `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet. `hashing` is the
-    part of the time that threads spent hashing meanwhile.
+    part of the time that threads spent hashing meanwhile, `working` the part of the processors that this process had.
     """
 
     fixed: int | None = None
     connections: int = START
     rate_of_one: float = 0.0
     hashing: float = 0.0
+    working: float = 0.0
     _before: Seen | None = None
     _rate_before: float = 0.0
     _factor: int = 2
@@ -71,6 +77,7 @@ class Pace:
         rate = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s
         self.rate_of_one = rate / max(1, busy) or self.rate_of_one
         self.hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
+        self.working = (seen.working_s - before.working_s) / elapsed_s
         self._before = seen
         if self.fixed or busy < self.connections:
             return self.connections
@@ -82,12 +89,12 @@ class Pace:
         return self.connections
 
     @property
-    def waits_for_hashing(self) -> bool:
-        """Whether the threads that hash have their hands full: no connection can bring anything sooner."""
-        return self.hashing > _FULL
+    def waits_for_processors(self) -> bool:
+        """Whether hashing, or decrypting and all else, has its hands full: no connection can bring anything sooner."""
+        return self.hashing > _FULL or self.working > _BUSY
 
     def _judge(self, now_s: float, rate: float) -> None:
-        if self.waits_for_hashing and not self._rate_before:
+        if self.waits_for_processors and not self._rate_before:
             return
         if rate > self._rate_before * _PAYS and self.connections < MOST:
             self._rate_before = rate

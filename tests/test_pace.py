@@ -88,6 +88,15 @@ def test_when_hashing_takes_the_time_no_connection_is_added() -> None:
     assert pace.connections == START
 
 
+def test_when_decrypting_takes_the_time_no_connection_is_added() -> None:
+    """Over TLS it is not the hash alone that has the processors full."""
+    pace = Pace()
+    for step in range(100):
+        pace.observe(Seen(step * 0.1, step * 10**8, hashing_s=step * 0.05, working_s=step * 0.055), pace.connections)
+
+    assert pace.connections == START
+
+
 def test_while_other_processors_could_hash_connections_are_added() -> None:
     """The same with a second blob at hand."""
     pace = Pace()

@@ -90,6 +90,10 @@ class _TlsEnds(Protocol):
 
     suppress_ragged_eofs: bool
 
+    def read(self, len: int, buffer: memoryview) -> int:  # noqa: A002  (its name there)
+        """What recv_into does, with less around it; at most one record comes."""
+        ...
+
 
 class Wire:
     """A connection that requests are written to and answers are read from, in the same order.
@@ -99,9 +103,9 @@ class Wire:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
-        self._is_tls = isinstance(connected, _TlsEnds)
-        if isinstance(connected, _TlsEnds):
-            connected.suppress_ragged_eofs = False
+        self._tls = connected if isinstance(connected, _TlsEnds) else None
+        if self._tls:
+            self._tls.suppress_ragged_eofs = False
         self._ahead = b""
         self._at = 0
         self._left: int | None = 0
@@ -193,17 +197,7 @@ class Wire:
             buffer[:count] = self._ahead[self._at : self._at + count]
             self._at += count
             return count
-        return self._receive_records(buffer) if self._is_tls else self._socket.recv_into(buffer)
-
-    def _receive_records(self, buffer: memoryview) -> int:
-        """Several records of TLS at once: each is 16 KiB at most, which is little for the work that follows it."""
-        enough, ends_s, count = min(len(buffer), _RECORDS_BYTES), time.monotonic() + _RECORDS_S, 0
-        while count < enough:
-            received = self._socket.recv_into(buffer[count:])
-            count += received
-            if not received or time.monotonic() > ends_s:
-                break
-        return count
+        return _receive_records(self._tls, buffer) if self._tls else self._socket.recv_into(buffer)
 
     def _receive_some(self) -> bytes:
         received = self._socket.recv(HEAD_BYTES)
@@ -230,3 +224,15 @@ class Wire:
             self._ahead += self._receive_some()
         before, self._at = self._ahead[self._at : found.start()], found.end()
         return before
+
+
+def _receive_records(tls: _TlsEnds, buffer: memoryview) -> int:
+    """Several records of TLS at once: each is 16 KiB at most, which is little for the work that follows it."""
+    read, clock, enough, count = tls.read, time.monotonic, min(len(buffer), _RECORDS_BYTES), 0
+    ends_s = clock() + _RECORDS_S
+    while count < enough:
+        received = read(enough - count, buffer[count:])
+        count += received
+        if not received or clock() > ends_s:
+            break
+    return count
