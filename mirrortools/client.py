@@ -7,11 +7,15 @@ it too: `.mirror/setup.sh`, in which nginx puts its own address in the place of 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from mirrortools.errors import ConfigError, StoreError
 
 SCRIPT_PATH: Final = ".mirror/setup.sh"
+_SHELL_FILES: Final = (".profile", ".bash_profile", ".bash_login", ".bashrc", ".zshenv")
+_WRITTEN: Final = re.compile(r"^# >>> mirrortools.*\nexport HF_ENDPOINT='([^'\n]+)'$", re.MULTILINE)
 # What may stand between the quotes of the script.
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(?:/[A-Za-z0-9._~/-]*)?\Z")
 
@@ -21,6 +25,15 @@ def script_for(url: str) -> str:
     if not _URL.match(url):
         raise ConfigError(f"{url!r}: expected the URL of a mirror, such as https://mirror.example")
     return SCRIPT.replace("MIRROR-URL", url.rstrip("/"))
+
+
+def written_mirror(home: Path, etc: Path = Path("/etc")) -> str | None:
+    """The mirror that the script wrote down for a user, or else for all users of this machine."""
+    for file in (*(home / name for name in _SHELL_FILES), etc / "profile.d/mirrortools.sh"):
+        with suppress(OSError):
+            if written := _WRITTEN.search(file.read_text(errors="replace")):
+                return written[1]
+    return None
 
 
 def run(script: str, *words: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,15 +58,23 @@ def read_hashes(document: Any, segments: Segments) -> list[str] | None:
 def reuse_segments(older: Path, growing: Partial, hashes: list[str]) -> int:
     """Copy from an older file the segments that hash as wanted, at their own places; how many bytes that was."""
     copied = 0
+    for index, data in unchanged(older, growing.segments, hashes, _missing(growing)):
+        growing.write(growing.segments.bounds(index)[0], memoryview(data))
+        growing.finish_segment(index)
+        copied += len(data)
+    return copied
+
+
+def unchanged(
+    older: Path, segments: Segments, hashes: list[str], indices: Iterable[int]
+) -> Iterator[tuple[int, bytes]]:
+    """Those of some segments that an older file has at their own places, with their bytes. Raises OSError."""
     with older.open("rb", buffering=0) as file:
-        for index in _missing(growing):
-            start, stop = growing.segments.bounds(index)
+        for index in indices:
+            start, stop = segments.bounds(index)
             data = os.pread(file.fileno(), stop - start, start)
             if len(data) == stop - start and xxhash.xxh3_128_hexdigest(data) == hashes[index]:
-                growing.write(start, memoryview(data))
-                growing.finish_segment(index)
-                copied += stop - start
-    return copied
+                yield index, data
 
 
 def _missing(growing: Partial) -> Iterator[int]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools import cli
-from mirrortools.client import SCRIPT, run, script_for
+from mirrortools.client import SCRIPT, run, script_for, written_mirror
 from mirrortools.errors import ConfigError, StoreError
 
 MIRROR = "https://mirror.example:8443"
@@ -177,3 +177,19 @@ def test_the_command_does_the_same(
     assert cli.run(["client", "undo"], home.env) == 0
     assert home.files() == before
     assert cli.run(["client", "setup", "nonsense"], home.env) == ConfigError.exit_status
+
+
+def test_what_was_written_is_known_to_programs_that_no_shell_started(tmp_path: Path) -> None:
+    """The user's mirror before the machine's; none after undo, and none where nobody wrote one."""
+    home = Home(tmp_path / "home", {".bashrc": b"export HF_ENDPOINT='https://own.example'\n"})
+    etc = home.folder / "etc"
+    nothing = written_mirror(home.folder, etc)
+    home.run("--system", "setup", url="https://machine.example")
+    machine = written_mirror(home.folder, etc)
+    home.run()
+    user = written_mirror(home.folder, etc)
+    home.run("undo")
+    home.run("--system", "undo")
+
+    assert (nothing, machine, user) == (None, "https://machine.example", MIRROR)
+    assert written_mirror(home.folder, etc) is None

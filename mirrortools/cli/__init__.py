@@ -40,6 +40,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "edge": ("edge", "edge", "Provision, list and audit edges, change keys."),
     "nginx": ("nginx", "nginx", "Print or install the configuration of nginx."),
     "rsyncd": ("rsyncd", "rsyncd", "Print or install the configuration of rsyncd."),
+    "get": ("get", "get", "Download a repository from a mirror, without any configuration."),
     "client": ("client", "client", "Let clients on this host use a mirror, or undo that."),
     "serve": ("serve", "serve", "Serve the mirror in the foreground."),
     "systemd": ("systemd", "systemd", "Print or install service and timer units."),
@@ -53,10 +54,13 @@ _BROKEN_PIPE_STATUS: Final = 128 + signal.SIGPIPE
 class Invocation:
     """What the options that all commands share said; commands get it by `click.pass_obj`.
 
-    A command sets `when_stopped` to what an operator who stops it should know.
+    `arguments` are the whole command line, `umask` is the caller's. A command sets `when_stopped` to what an operator
+    who stops it should know.
     """
 
     environ: Mapping[str, str]
+    arguments: Sequence[str] = ()
+    umask: int = 0o022
     config_path: Path | None = None
     verbose: bool = False
     quiet: bool = False
@@ -229,9 +233,9 @@ def _is_journal(environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{info.st_dev}:{info.st_ino}"
 
 
-def run(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+def run(arguments: Sequence[str], environ: Mapping[str, str], umask: int = 0o022) -> int:
     """Run one command line and give its exit status; whatever fails becomes a line on stderr."""
-    invocation = Invocation(environ)
+    invocation = Invocation(environ, arguments, umask)
     try:
         result = mirrortool.main(list(arguments), "mirrortool", standalone_mode=False, obj=invocation)
         return result if isinstance(result, int) else 0
@@ -299,10 +303,10 @@ def main() -> NoReturn:
     # SIGTERM unwinds like an exception, so that children and locks are let go of.
     signal.signal(signal.SIGTERM, _terminate)
     # nginx runs as somebody else and must be able to read what is published, whatever the caller's umask.
-    os.umask(0o022)
+    umask = os.umask(0o022)
     # Hardly anything here refers to itself; looking for what does takes a tenth of a sync that finds nothing new.
     gc.set_threshold(_GARBAGE_OBJECTS)
-    status = run(sys.argv[1:], os.environ)
+    status = run(sys.argv[1:], os.environ, umask)
     # Else the interpreter looks through all that was imported for cycles, though it goes with the process anyway;
     # that takes longer than most answers of a source.
     gc.freeze()

@@ -26,6 +26,19 @@ from mirrortools.sync import Outcome
 _DRAWN_PER_S = 4
 
 
+def transfers(console: Console) -> Progress:
+    """Bars for what comes: how much of how much, how quickly, how long still."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
 class Bars(Lines):
     """On stderr: one line for a run over several repositories, or one bar for a single one; and lines for edges."""
 
@@ -33,14 +46,7 @@ class Bars(Lines):
         super().__init__(tell, lambda _line: None, every)
         console = Console(stderr=True)
         self._tasks: dict[str, TaskID] = {}
-        self._bars = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
+        self._bars = transfers(console)
         self._live = Live(console=console, get_renderable=self._drawn, refresh_per_second=_DRAWN_PER_S, transient=True)
 
     def __enter__(self) -> Self:

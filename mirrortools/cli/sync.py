@@ -18,6 +18,7 @@ from mirrortools.cli import Invocation, exit_statuses
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
+from mirrortools.cli.network import proxies
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import (
     AccessDenied,
@@ -127,21 +128,13 @@ def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
 @contextmanager
 def _origin(config: Config, environ: Mapping[str, str]) -> Iterator[Origin]:
     budget = Budget(config.root / "state" / "budget", config.request_budget)
-    clients = _clients(budget, environ)
+    clients = Clients(*proxies(environ), budget)
     state = State(config.root)
     try:
         yield Origin(config, Store(config.root), Tree(config.root), state, clients)
     finally:
         state.close()
         clients.close()
-
-
-def _clients(budget: Budget, environ: Mapping[str, str]) -> Clients:
-    if not any(name.lower().endswith("_proxy") for name in environ):
-        return Clients(budget=budget)
-    import urllib.request  # which would load ten modules for most hosts to learn that they have no proxy
-
-    return Clients(urllib.request.getproxies(), urllib.request.proxy_bypass, budget)
 
 
 class _Documents:

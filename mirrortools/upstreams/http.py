@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
 import time
 from collections import deque
@@ -163,6 +164,10 @@ class Body:
         """What If-Range takes; empty when nothing tells."""
         return version_of(self._head) if self._head else ""
 
+    def header(self, name: str) -> str:
+        """A header of the answer, by its name in lower case; empty when there is none."""
+        return self._head.headers.get(name, "") if self._head else ""
+
     def readinto(self, buffer: memoryview) -> int:
         """Fill the beginning of `buffer`; 0 at the end. Raises SourceUnavailable when cut short or slow."""
         if self._wire.left == 0 or not buffer:
@@ -199,6 +204,13 @@ class Body:
             if len(parts) > limit:
                 raise SourceUnavailable(f"{self.url}: the answer is longer than {limit} bytes")
         return bytes(parts)
+
+    def json(self) -> object:
+        """The whole body as JSON; None when it is something else. Raises SourceUnavailable as `read_all` does."""
+        try:
+            return json.loads(self.read_all())
+        except (ValueError, RecursionError):
+            return None
 
     def drain(self) -> None:
         """Read what is left of a short body that nobody wants, so that the connection can serve again."""

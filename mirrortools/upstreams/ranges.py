@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 
 from mirrortools.model import Blob
@@ -47,10 +46,7 @@ class Ranges:
     def document(self, link: Link) -> object:
         """Read JSON; None when it is something else. Raises UpstreamError."""
         with self._client.open(Request(link.url, headers=link.headers, credential=link.credential)) as body:
-            try:
-                return json.loads(body.read_all())
-            except (ValueError, RecursionError):
-                return None
+            return body.json()
 
 
 def _request(link: Link, blob: Blob, start: int, stop: int, version: str = "") -> Request:
