@@ -282,7 +282,7 @@ class Arrival:
                 finally:
                     self.partial.release(index)
                 flow.finish()
-                self._behind(self.partial.advance)
+                self._behind(self._advance)
                 self.partial.keep_pace()
                 if not came_whole:
                     return
@@ -305,8 +305,19 @@ class Arrival:
             self.partial.finish_segment(index)
         else:
             self.partial.hold(index, room)
-            self._behind(functools.partial(self.partial.store, index))
+            self._behind(functools.partial(self._store, index))
         return came_whole
+
+    def _advance(self) -> None:
+        self.partial.advance()
+        self._tell()
+
+    def _store(self, index: int) -> None:
+        self.partial.store(index)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._desk.told(self.partial.blob, self.partial.ready_bytes)
 
     def _write(self, source: ByteSource, reader: Reader, index: int, flow: Flow) -> bool:
         start, stop = self.partial.segments.bounds(index)
@@ -399,6 +410,7 @@ class Arrival:
             write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
+            self._desk.told(self.partial.blob, self.partial.blob.size)
             if self._suspect not in ("", self._alone):
                 _log.warning(
                     "%s: gave wrong bytes of %s, which came right from %s", self._suspect, self._name, self._alone

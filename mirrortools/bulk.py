@@ -40,7 +40,7 @@ Written = tuple[str | Path, Blob]
 class Bulk:
     """Where small blobs come from and go to. `folder` is on the store's file system.
 
-    `received` is told the bytes that came from the source, by its name, a
+    `adopted` is told what is in the store; `received` is told the bytes that came from the source, by its name, a
     group at a time; `stopped` ends it from outside. A group is read in a `seat`, which gives False when all is ended.
     """
 
@@ -51,6 +51,7 @@ class Bulk:
     received: Callable[[str, int], None]
     stopped: threading.Event = field(default_factory=threading.Event)
     seat: Callable[[], AbstractContextManager[bool]] = lambda: contextlib.nullcontext(True)
+    adopted: Callable[[Blob, int], None] = lambda _blob, _size: None
     _stopped: threading.Event = field(default_factory=threading.Event)
     _troubles: list[UpstreamError] = field(default_factory=list)
 
@@ -65,7 +66,7 @@ class Bulk:
                 for lot in self._lots(_groups(blobs), readers, stage):
                     if adopting:
                         adopting.result()
-                    adopting = adopter.submit(self.store.adopt_all, lot)
+                    adopting = adopter.submit(self._adopt, lot)
                 if adopting:
                     adopting.result()
             except BaseException as error:
@@ -98,6 +99,11 @@ class Bulk:
             lot += future.result()
         if lot:
             yield lot
+
+    def _adopt(self, lot: Sequence[Written]) -> None:
+        self.store.adopt_all(lot)
+        for _, blob in lot:
+            self.adopted(blob, blob.size)
 
     def _end(self, error: BaseException) -> None:
         self._stopped.set()

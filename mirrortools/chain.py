@@ -16,7 +16,7 @@ ORIGIN: Final = ""
 _BEHIND_BYTES: Final = 32 << 20
 # An edge is slow when it takes less than this share of what the one before it takes, and so much lies ready for it.
 _SLOW_SHARE: Final = 0.6
-_READY_BYTES: Final = 12 << 20
+READY_BYTES: Final = 12 << 20
 # A known rate counts when it is so much more than another: those of one chain differ by chance.
 _FASTER: Final = 1.3
 # When the first of the chain would take longer than that for the rest, the next one is tried in its place.
@@ -128,7 +128,7 @@ class Chain:
 
 def falls_behind(taker_bytes_s: float, feeder_bytes_s: float, ready_bytes: int) -> bool:
     """Whether an edge takes much less than its feeder took, while `ready_bytes` of what it lacks lie ready there."""
-    return ready_bytes >= _READY_BYTES and taker_bytes_s < _SLOW_SHARE * feeder_bytes_s
+    return ready_bytes >= READY_BYTES and taker_bytes_s < _SLOW_SHARE * feeder_bytes_s
 
 
 def takes_long(lacking_bytes: int, rate_bytes_s: float) -> bool:

@@ -36,6 +36,7 @@ from mirrortools.tree import Tree
 
 if TYPE_CHECKING:
     from mirrortools.fanout import FanOut
+    from mirrortools.inflow import Inflow
 
 # A receiver ends when nobody asks for long (a run may fetch for hours between two deliveries); well before that, a
 # new one is started.
@@ -181,6 +182,34 @@ class EdgeSession:
                 self._give_up_if_unreachable(failure)
             self._used_s = self._clock()
             return meter.delivery(changed, error)
+
+    def forward(self, prospect: Publication, fan_out: FanOut, progress: Progress) -> Delivery:
+        """Bring blobs of what is to be published to the edge, while they come; nothing shows there.
+
+        What an older blob there saves bytes for is left to the delivery. What fails is in the answer.
+        """
+        prospect = self.share(prospect)
+        with self._turn:
+            meter = Meter(self.edge.name, prospect.repo, progress)
+            error = None
+            try:
+                self._send_ahead(prospect, fan_out, meter)
+            except MirrorError as failure:
+                error = failure
+                self._give_up_if_unreachable(failure)
+            self._used_s = self._clock()
+            return meter.delivery(changed=False, error=error)
+
+    def _send_ahead(self, prospect: Publication, fan_out: FanOut, meter: Meter) -> None:
+        from mirrortools.vanguard import Vanguard
+
+        repo, blobs = prospect.repo, frozenset(blob for blob in prospect.blobs if blob.algorithm == "sha256")
+        session = self._opened(repo)
+        self._introduce(session)
+        if self._can_relay and blobs:
+            older = self._here.older(prospect, self._held_of(session, repo).parts)
+            reached = Reached(self.edge, session, self._wire)
+            Vanguard(reached, repo, blobs, older, self._here.store.public, meter).run(fan_out)
 
     def foresee(self, publication: Publication) -> Foresight:
         """Tell what a delivery would send, and why; nothing changes on the edge. Raises EdgeError, StoreError."""
@@ -344,47 +373,93 @@ class EdgePool:
     ) -> None:
         self._total = Throttle(limit_bytes_s)
         self.rates = dict(rates or {})
-        self._here, state, repos = Here.of(root), root / "state", tuple(repos)
-        self._sessions = {
-            name: EdgeSession(edge, transport_to(_limited(edge, limit_bytes_s), state), self._here, repos)
-            for name, edge in edges.items()
-        }
+        self._here, self._state, self._limit_bytes_s = Here.of(root), root / "state", limit_bytes_s
+        repos = tuple(repos)
+        self._sessions = {name: self._session_with(edge, repos) for name, edge in edges.items()}
+        self._further: set[EdgeSession] = set()
 
     def session(self, edge: str) -> EdgeSession:
         """The run's session with one edge."""
         return self._sessions[edge]
 
+    def further_session(self, edge: str, repo: RepoId) -> EdgeSession:
+        """One more session with an edge, for one repository, beside the run's; `end_further` it."""
+        session = self._session_with(self._sessions[edge].edge, [repo])
+        self._further.add(session)
+        return session
+
+    def end_further(self, session: EdgeSession) -> None:
+        """End such a session."""
+        self._further.discard(session)
+        session.close()
+
+    def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId]) -> EdgeSession:
+        return EdgeSession(edge, transport_to(_limited(edge, self._limit_bytes_s), self._state), self._here, repos)
+
+    def fan_out(self, inflow: Inflow) -> FanOut:
+        """Where edges meet that are brought what comes in here."""
+        from mirrortools.fanout import FanOut
+
+        return FanOut(self.rates, self._total, inflow)
+
     def deliver(
-        self, publication: Publication, edges: Sequence[str], progress: Progress = no_progress
+        self,
+        publication: Publication,
+        edges: Sequence[str],
+        progress: Progress = no_progress,
+        choose: Callable[[str], EdgeSession] | None = None,
     ) -> list[Delivery]:
-        """Bring a repository to `edges`, all at once; give what came of each, in their order."""
-        sessions = [self._sessions[name] for name in edges]
-        together = Together(self.rates, self._total, is_alone=len(sessions) == 1)
+        """Bring a repository to `edges`, all at once; give what came of each, in their order.
+
+        `choose` gives the session with an edge, when that is not the run's; it may take its time.
+        """
+        choose = choose or self.session
+        together = Together(self.rates, self._total, is_alone=len(edges) == 1)
+
+        def bring(name: str) -> Delivery:
+            return choose(name).deliver(publication, progress, together)
+
+        def bring_again(name: str) -> Delivery:
+            session = choose(name)
+            session.forgive()
+            return session.deliver(publication, progress, together)
+
         with closing(together):
-            deliveries = _all_at_once(sessions, lambda session: session.deliver(publication, progress, together))
+            deliveries = self._all_at_once(edges, bring)
             # Those that were cut off in the middle have one more try when others can feed them now.
-            cut_off = [number for number, delivery in enumerate(deliveries) if _was_cut_off(delivery)]
-            if all(delivery.error for delivery in deliveries):
-                cut_off = []
-            for number in cut_off:
-                sessions[number].forgive()
-            again = [sessions[number] for number in cut_off]
-            second = _all_at_once(again, lambda session: session.deliver(publication, progress, together))
-            for number, delivery in zip(cut_off, second, strict=True):
-                deliveries[number] = delivery.after(deliveries[number])
+            cut_off = [name for name, delivery in deliveries.items() if _was_cut_off(delivery)]
+            if not all(delivery.error for delivery in deliveries.values()):
+                for name, delivery in self._all_at_once(cut_off, bring_again).items():
+                    deliveries[name] = delivery.after(deliveries[name])
             self.rates.update(together.rates)
-            return deliveries
+            return list(deliveries.values())
 
     def abort(self) -> None:
         """End whatever runs now for any edge, from any thread."""
-        for session in self._sessions.values():
+        for session in self._all_sessions:
             session.abort()
 
     def close(self) -> None:
         """End the receivers."""
-        for session in self._sessions.values():
+        for session in self._all_sessions:
             session.close()
         self._here.deltas.close()
+
+    @property
+    def _all_sessions(self) -> list[EdgeSession]:
+        return [*self._sessions.values(), *self._further]
+
+    def _all_at_once(self, edges: Sequence[str], act: Callable[[str], Delivery]) -> dict[str, Delivery]:
+        """What came of each, in their order; a thread for each. All are ended when this one is."""
+        if not edges:
+            return {}
+        with ThreadPoolExecutor(len(edges), "edge") as threads:
+            work = {name: threads.submit(act, name) for name in edges}
+            try:
+                return {name: delivery.result() for name, delivery in work.items()}
+            except BaseException:
+                self.abort()
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -399,20 +474,6 @@ def _limited(edge: EdgeConfig, limit_bytes_s: int | None) -> EdgeConfig:
     """An edge that is sent no more by rsync than all together may be sent."""
     limits = [limit for limit in (edge.rate_limit_bytes_s, limit_bytes_s) if limit]
     return replace(edge, rate_limit_bytes_s=min(limits, default=None))
-
-
-def _all_at_once(sessions: Sequence[EdgeSession], act: Callable[[EdgeSession], Delivery]) -> list[Delivery]:
-    """What came of each, in their order; a thread for each. All are ended when this one is."""
-    if not sessions:
-        return []
-    with ThreadPoolExecutor(len(sessions), "edge") as threads:
-        work = [threads.submit(act, session) for session in sessions]
-        try:
-            return [delivery.result() for delivery in work]
-        except BaseException:
-            for session in sessions:
-                session.abort()
-            raise
 
 
 def _was_cut_off(delivery: Delivery) -> bool:

@@ -17,6 +17,13 @@ from mirrortools.standing import Standings
 from mirrortools.store import Store
 from mirrortools.upstreams import ByteSource
 
+Told = Callable[[Blob, int], None]
+"""Told how much of a blob is on disk, from its start on, each time that this is more. Called from several threads."""
+
+
+def tell_nobody(blob: Blob, ready_bytes: int) -> None:
+    """Nobody wants to know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -28,6 +35,7 @@ class Desk:
     `places` and `standings` are shared by all fetches of a run; `terms` say, by a source's name, how it may be used.
 
     `remedy` is what the operator is told when a blob's bytes are wrong wherever they come from.
+    `told` hears how blobs grow.
 
     `wait` lets time pass on `clock`, unless the event is set meanwhile; `stopped` ends everything from outside.
     """
@@ -46,6 +54,7 @@ class Desk:
     standings: Standings = field(default_factory=Standings)
     terms: Mapping[str, Terms] = field(default_factory=dict)
     remedy: str = "the published revision is unchanged. Tell whoever runs the source, or add a backup_source"
+    told: Told = tell_nobody
 
     def terms_of(self, source: ByteSource) -> Terms:
         """How a source may be used."""

@@ -55,6 +55,17 @@ class Delivery:
     bytes_saved: int = 0
     bytes_relayed: int = 0
 
+    def behind(self, vanguard: Delivery) -> Delivery:
+        """Both as one: what went there before the repository was published, and this."""
+        return replace(
+            self,
+            blobs=self.blobs + vanguard.blobs,
+            bytes_planned=self.bytes_planned + vanguard.bytes_planned,
+            bytes_sent=self.bytes_sent + vanguard.bytes_sent,
+            duration_s=self.duration_s + vanguard.duration_s,
+            bytes_relayed=self.bytes_relayed + vanguard.bytes_relayed,
+        )
+
     def after(self, earlier: Delivery) -> Delivery:
         """Both tries as one: what this one came to, what both cost."""
         return replace(
@@ -188,7 +199,7 @@ class Errand:
         what is new travels alone.
         """
         holding = self._begin()
-        self._check_room(holding)
+        check_room(self.reached, self.publication.repo, holding)
         self._check_present(holding)
         deltas = self._deltas(holding)
         saved_bytes = sum(delta.saved_bytes for delta in deltas)
@@ -209,18 +220,6 @@ class Errand:
         document = self.publication.to_json(held)
         answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
         return bool(answer.get("changed"))
-
-    def _check_room(self, holding: Holding) -> None:
-        """Refuse before the first byte what the edge has no room for. Raises NoSpace, EdgeError."""
-        blob_bytes = sum(blob.size for blob in holding.lacking)
-        arrived_bytes = blob_bytes - holding.bytes_planned
-        need = Need(self.publication.repo, len(holding.lacking), blob_bytes, arrived_bytes)
-        check_disk(self.edge, need, holding.free_bytes)
-        if self.edge.quota_bytes is not None and need.blobs:
-            answer = self.session.ask({"ask": "usage"})
-            with understood(self.edge.name):
-                used_bytes = int(answer["used_bytes"])
-            check_quota(self.edge, need, used_bytes)
 
     def _check_own(self, bad: Iterable[Blob]) -> None:
         """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""
@@ -357,6 +356,19 @@ class _Pinger:
         if time.monotonic() - self._pinged_s > PING_INTERVAL_S:
             self._pinged_s = time.monotonic()
             self._session.ask({"ask": "ping"})
+
+
+def check_room(reached: Reached, repo: RepoId, holding: Holding) -> None:
+    """Refuse before the first byte what an edge has no room for. Raises NoSpace, EdgeError."""
+    blob_bytes = sum(blob.size for blob in holding.lacking)
+    arrived_bytes = blob_bytes - holding.bytes_planned
+    need = Need(repo, len(holding.lacking), blob_bytes, arrived_bytes)
+    check_disk(reached.edge, need, holding.free_bytes)
+    if reached.edge.quota_bytes is not None and need.blobs:
+        answer = reached.session.ask({"ask": "usage"})
+        with understood(reached.edge.name):
+            used_bytes = int(answer["used_bytes"])
+        check_quota(reached.edge, need, used_bytes)
 
 
 def blob_items(blobs: Iterable[Blob]) -> list[list[Any]]:

@@ -17,15 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from mirrortools.chain import ORIGIN, Chain, Member, falls_behind, is_faster, takes_long
+from mirrortools.chain import ORIGIN, READY_BYTES, Chain, Member, falls_behind, is_faster, takes_long
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import EdgeRefused, MirrorError
 from mirrortools.feeding import Link, feed, read_some
 from mirrortools.frames import frame, read_frame
+from mirrortools.inflow import Inflow
 from mirrortools.model import Blob, RepoId
 from mirrortools.passport import calling, new_passport
 from mirrortools.relay import call, wants_of
-from mirrortools.stock import Stock
 from mirrortools.throttle import Throttle
 from mirrortools.transports import Session
 
@@ -104,12 +104,14 @@ class FanOut:
     """Where the errands of one delivery meet. Use it as a context manager. Thread-safe.
 
     `rates` are what edges took in earlier deliveries, in bytes a second; `total` limits all that leaves this host.
+    `inflow` are blobs that this host is still fetching itself.
     """
 
     def __init__(
         self,
         rates: Mapping[str, float] | None = None,
         total: Throttle | None = None,
+        inflow: Inflow | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rates = dict(rates or {})
@@ -118,7 +120,8 @@ class FanOut:
         self._lock = threading.RLock()
         self._chain = Chain()
         self._known: dict[str, _Standing] = {}
-        self._stock = Stock()
+        self._inflow = inflow or Inflow()
+        self._stock = self._inflow.stock
         self._numbers = 0
         self._links: set[Link] = set()
 
@@ -214,8 +217,9 @@ class FanOut:
             told(known.parcel.bytes_planned - lacking)
 
     def _is_given_up(self, known: _Standing) -> bool:
-        """Whether not even the origin's own link to an edge came about."""
-        return known.order.feeder == ORIGIN and (ORIGIN, known.member.name) in self._chain.cut
+        """Whether not even the origin's own link to an edge came about, or this host sends nothing more."""
+        is_cut = known.order.feeder == ORIGIN and (ORIGIN, known.member.name) in self._chain.cut
+        return is_cut or self._stock.ended
 
     def _carry_out(self, known: _Standing, order: Order) -> None:
         request: dict[str, Any] = {"ask": "draw", "repo": known.parcel.repo.path, "number": order.number}
@@ -271,9 +275,13 @@ class FanOut:
         if known.member.name == self._chain.trial and first in self._known:
             self._chain = self._chain.after_trial(first_is_slow=is_faster(rate, self._known[first].rate_bytes_s))
             self._arrange()
-        elif known.member.name == first and takes_long(known.lacking_bytes, rate):
+        elif known.member.name == first and self._has_much_for(known) and takes_long(known.lacking_bytes, rate):
             self._chain = self._chain.with_trial()
             self._arrange()
+
+    def _has_much_for(self, known: _Standing) -> bool:
+        """Whether an edge lacks much that is here; else it waits for this host, which fetches."""
+        return known.lacking_bytes - self._inflow.coming_bytes >= READY_BYTES
 
     def _feed(self, known: _Standing, order: Order) -> None:
         """Send an edge what it lacks, while it is ordered to take it from here."""

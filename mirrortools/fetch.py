@@ -75,6 +75,7 @@ def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: Sources, progr
         progress.received,
         desk.stopped,
         lambda: seated(desk.places, party, terms, desk.stopped),
+        desk.told,
     )
     with desk.places.joined(party):
         trouble = bulk.fetch(small)

@@ -86,7 +86,7 @@ class Partial:
     def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES, ring: Ring = RING) -> None:
         self.blob = blob
         self.segments = Segments(blob.size, segment_bytes)
-        self.path = folder / f"{blob.digest}.part"
+        self.path = part_of(folder, blob)
         self.journal = folder / f"{blob.digest}.journal"
         self.done: dict[int, str] = {}
         self.resumed_bytes = 0
@@ -95,6 +95,7 @@ class Partial:
         self._whole = self.blob.new_hash()
         self._hashed = 0
         self._contiguous = 0
+        self._ready = 0
         self._written: set[int] = set()
         self._ring = ring
         self._held: dict[int, _Held] = {}
@@ -322,6 +323,14 @@ class Partial:
             os.write(self._journal, journal_line(index, digest).encode())
 
     @property
+    def ready_bytes(self) -> int:
+        """How much is on disk from the start on, each segment hashed; the SHA-256 of the whole may still be wrong."""
+        with self._lock:
+            while self._ready in self.done:
+                self._ready += 1
+            return self.segments.bounds(self._ready - 1)[1] if self._ready else 0
+
+    @property
     def complete(self) -> bool:
         """Whether every segment is there."""
         return len(self.done) == self.segments.count
@@ -429,12 +438,17 @@ class Partial:
         self._open()
 
     def _start_hashing(self) -> None:
-        self._whole, self._hashed, self._contiguous = self.blob.new_hash(), 0, 0
+        self._whole, self._hashed, self._contiguous, self._ready = self.blob.new_hash(), 0, 0, 0
         self._written.clear()
 
     def sync(self) -> None:
         """Make the content durable."""
         os.fsync(self._file)
+
+
+def part_of(folder: Path, blob: Blob) -> Path:
+    """The file in which a blob grows."""
+    return folder / f"{blob.digest}.part"
 
 
 def _whole_buffer(content: memoryview) -> memoryview:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mirrortools.config import Config, Source
-from mirrortools.desk import MOST_PLACES, Desk, Progress
+from mirrortools.desk import MOST_PLACES, Desk, Progress, Told, tell_nobody
 from mirrortools.errors import NoSpace
 from mirrortools.fetch import fetch
 from mirrortools.model import Blob, Manifest
@@ -27,7 +27,8 @@ from mirrortools.upstreams.seeds import held_by, open_seed
 class Pull:
     """What is to come for one repository, and from where.
 
-    `held` is what is served until it is here; `places` and `standings` are shared with the other repositories of a run.
+    `held` is what is served until it is here; `places` and `standings` are shared with the other repositories of a run;
+    `told` hears how blobs grow.
     """
 
     config: Config
@@ -40,6 +41,7 @@ class Pull:
     stopped: threading.Event = field(default_factory=threading.Event)
     places: Places = field(default_factory=lambda: Places(MOST_PLACES))
     standings: Standings = field(default_factory=Standings)
+    told: Told = tell_nobody
 
     def run(self, store: Store, progress: Progress) -> None:
         """Put every blob of the plan into the store. Raises UpstreamError, IntegrityError, NoSpace, StoreError."""
@@ -64,6 +66,7 @@ class Pull:
                 places=self.places,
                 standings=self.standings,
                 terms={offer.name: terms for offer, terms in offers},
+                told=self.told,
             )
             fetch({blob: names[blob] for blob in blobs}, desk, progress)
 

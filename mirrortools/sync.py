@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
-from mirrortools.model import Blob, Manifest, Publication, RepoId
+from mirrortools.model import Blob, GitSnapshot, Manifest, Publication, RepoId
 from mirrortools.places import MOST_PLACES, Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.progress import Progress
@@ -37,6 +37,7 @@ from mirrortools.upstreams import (
 
 if TYPE_CHECKING:
     from mirrortools.abreast import Enter
+    from mirrortools.ahead import Ahead
     from mirrortools.deliver import EdgePool
     from mirrortools.errand import Delivery
     from mirrortools.outgoing import EdgeTally
@@ -241,7 +242,9 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
         for repository in _delivery_order(repositories, origin, wish):
-            outcome = _deliver(repository, Outcome(repository.repo), Call(origin, wish, watch, pool, _places(origin)))
+            call, outcome = Call(origin, wish, watch, pool, _places(origin)), Outcome(repository.repo)
+            with _ahead(repository, call) as ahead:
+                outcome = _deliver(repository, outcome, call, ahead) if ahead else outcome
             tally.add(outcome)
             watch.ended(outcome)
     return tally
@@ -289,17 +292,36 @@ def _announce(origin: Origin, *, news: bool) -> MirrorError | None:
 
 def _sync_and_deliver(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
     """All that is to be done for a repository; None when it has to wait for its turn to fetch."""
-    started_at = time.time()
     if call.wish.dry_run:
         return _foresee(repository, call)
-    outcome = _take_turn(repository, enter, call)
+    with _ahead(repository, call) as ahead:
+        return _work_on(repository, enter, call, ahead)
+
+
+@contextmanager
+def _ahead(repository: RepositoryConfig, call: Call) -> Iterator[Ahead | None]:
+    """What brings a repository to its edges, the parts that go while it is fetched with it; None: it has none."""
+    if call.pool is None or not call.delivers(repository):
+        yield None
+        return
+    from mirrortools.ahead import Ahead
+    from mirrortools.outgoing import Outgoing
+
+    outgoing = Outgoing(call.origin.state, call.watch.delivered)
+    with Ahead(call.pool, call.origin.root, call.wish.edges_of(repository), outgoing) as ahead:
+        yield ahead
+
+
+def _work_on(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
+    started_at = time.time()
+    outcome = _take_turn(repository, enter, call, ahead)
     if outcome is None:
         return None
     try:
         end = {} if isinstance(outcome.error, Locked) else _end(outcome)
-        if end and call.delivers(repository):  # which may take long
+        if end and ahead:  # which may take long
             call.origin.state.update(str(outcome.repo), **end)
-            outcome, end = _deliver(repository, outcome, call), {}
+            outcome, end = _deliver(repository, outcome, call, ahead), {}
         outcome = replace(outcome, duration_s=time.time() - started_at)
         call.origin.state.add_run(_history(outcome, started_at), **end)
     except MirrorError as error:
@@ -307,10 +329,10 @@ def _sync_and_deliver(repository: RepositoryConfig, enter: Enter, call: Call) ->
     return outcome
 
 
-def _take_turn(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
+def _take_turn(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
     """Bring a repository in; whoever came by while that was going on wanted all that is configured."""
     all_of_it = replace(call, wish=replace(call.wish, only=None))
-    acts = (lambda: _bring_in(repository, enter, call), lambda: _bring_in(repository, enter, all_of_it))
+    acts = (lambda: _bring_in(repository, enter, call, ahead), lambda: _bring_in(repository, enter, all_of_it, ahead))
     try:
         return in_turn(call.origin.root, repository.repo, "mirrortool sync", *acts)
     except MirrorError as error:
@@ -379,7 +401,7 @@ def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Ca
     return _look(place, upstream, origin, lacking)
 
 
-def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
+def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
     """From the source to the published tree, for one repository; None when it is not its turn to fetch."""
     origin, place = call.origin, call.origin.place(repository, call.wish.only)
     live = _Live(place.repo, origin, call.watch)
@@ -391,6 +413,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
     from mirrortools.cards import Cards
+    from mirrortools.desk import tell_nobody
     from mirrortools.publish import GitRefs, Press
     from mirrortools.pull import Pull
 
@@ -401,10 +424,12 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome
     if not enter(plan.fetch_bytes):
         return None
     shared = call.stopped, call.places, call.standings
-    pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, *shared)
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
-    pull.run(origin.store, progress)
+    prospect = Publication(place.repo, target.commits, manifests, GitSnapshot({}, {}, target.head))
+    with ahead.fetching(prospect, plan.fetch) if ahead else nullcontext(tell_nobody) as told:
+        pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, *shared, told)
+        pull.run(origin.store, progress)
     stage = origin.root / "state" / "stage"
     card = Cards.of(origin.store, stage, news.held).card
     press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, repository.mirrors, card)
@@ -419,11 +444,8 @@ def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
     return served is not None and rules == place.rules and not origin.store.missing(served.blobs)
 
 
-def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outcome:
+def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call, ahead: Ahead) -> Outcome:
     """Bring what is published to the repository's edges, even when the source failed: an edge may lack it."""
-    edges = call.wish.edges_of(repository)
-    if call.pool is None or not edges:
-        return outcome
     try:
         publication = outcome.publication or call.origin.place(repository).published()
     except MirrorError as error:
@@ -433,9 +455,8 @@ def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call) -> Outc
         return replace(outcome, error=outcome.error or nothing)
     from mirrortools.outgoing import Outgoing
 
-    outgoing = Outgoing(call.origin.state, call.watch.delivered)
-    deliveries = call.pool.deliver(publication, edges, outgoing)
-    outgoing.note(publication, deliveries)
+    deliveries = ahead.deliver(publication)
+    Outgoing(call.origin.state, call.watch.delivered).note(publication, deliveries)
     return replace(outcome, publication=publication, deliveries=tuple(deliveries))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -364,3 +365,19 @@ def test_a_small_blob_has_no_journal(tmp_path: Path) -> None:
     assert empty.digest() == sha256_blob(b"").digest
     small.close()
     empty.close()
+
+
+def test_what_may_be_passed_on_grows_from_the_start(tmp_path: Path) -> None:
+    """Segments count when all before them are on disk and hashed, also those of an earlier run; lost ones do not."""
+    with contextlib.closing(Partial(tmp_path, BLOB, SEGMENT)) as growing:
+        ready = []
+        for index in (1, 0, 3):
+            write(growing, index)
+            ready.append(growing.ready_bytes)
+    with contextlib.closing(Partial(tmp_path, BLOB, SEGMENT)) as growing:
+        resumed = growing.ready_bytes
+        growing.forget([1])
+        forgotten = growing.ready_bytes
+
+    assert ready == [0, 2 * SEGMENT, 2 * SEGMENT]
+    assert (resumed, forgotten) == (2 * SEGMENT, SEGMENT)
