@@ -99,7 +99,9 @@ def local_edge(root: Path, name: str = "disk1", **more: Any) -> EdgeConfig:
 def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
     """A file system of its own with little room and 2000 inodes, mounted at `folder`."""
     folder.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes=2000", "tmpfs", str(folder)], check=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes},nr_inodes=2000", "tmpfs", str(folder)], check=True
+    )
     try:
         yield folder
     finally:
