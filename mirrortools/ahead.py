@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mirrortools.errand import Delivery, Progress
-from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.model import Blob, Publication, Realm, RepoId
 
 if TYPE_CHECKING:
     from mirrortools.deliver import EdgePool, EdgeSession
@@ -69,32 +69,34 @@ class Ahead:
         from mirrortools.store import Store
 
         self._stop()
-        partial, store = self._root / "state" / "partial", Store(self._root)
+        partial, store = self._root / "state" / "partial", Store(self._root, prospect.realm)
         inflow = Inflow(coming, lambda blob: (part_of(partial, blob), store.path(blob)))
         self._fan_out = fan_out = self._pool.fan_out(inflow)
         self._threads = threads = ThreadPoolExecutor(len(self._edges), "ahead")
         for name in self._edges:
-            session = self._sessions[name] = self._pool.further_session(name, prospect.repo)
+            session = self._sessions[name] = self._pool.further_session(name, prospect)
             self._vanguards[name] = threads.submit(session.forward, prospect, fan_out, self._progress)
         return inflow
 
     def deliver(self, publication: Publication) -> list[Delivery]:
         """Bring what is published to the edges, each as soon as what went ahead is there."""
-        deliveries = self._pool.deliver(publication, self._edges, self._tell_behind, self._session)
+        deliveries = self._pool.deliver(
+            publication, self._edges, self._tell_behind, lambda edge: self._session(edge, publication.realm)
+        )
         if self._fan_out:
             self._pool.rates.update(self._fan_out.rates)
         return [self._whole(delivery) for delivery in deliveries]
 
-    def _session(self, edge: str) -> EdgeSession:
+    def _session(self, edge: str, realm: Realm) -> EdgeSession:
         """The session with an edge, after what went ahead has come there; the run's own when that went wrong."""
         vanguard = self._vanguards.get(edge)
         if vanguard is None:
-            return self._pool.session(edge)
+            return self._pool.session(edge, realm)
         error = vanguard.result().error
         if error:
             _log.info("mirrortool: nothing went to edge %s while it was fetched: %s", edge, error)
             self._sessions[edge].close()  # it may hold the repository there
-            return self._pool.session(edge)
+            return self._pool.session(edge, realm)
         return self._sessions[edge]
 
     def _tell_behind(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int) -> None:

@@ -407,7 +407,7 @@ class Arrival:
         if got == self.partial.blob.digest:
             self.partial.sync()
             self._desk.store.adopt(self.partial.path, self.partial.blob)
-            write_hashes(self._desk.store.public, self.partial.blob, self.partial.segments, self.partial.done)
+            write_hashes(self._desk.store.served, self.partial.blob, self.partial.segments, self.partial.done)
             self.partial.journal.unlink(missing_ok=True)
             self.adopted = True
             self._desk.told(self.partial.blob, self.partial.blob.size)

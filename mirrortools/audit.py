@@ -17,10 +17,11 @@ from typing import Final
 
 from mirrortools.errors import ConfigError
 from mirrortools.files import make_folder
-from mirrortools.model import Blob, Manifest
+from mirrortools.model import Blob, Manifest, Realm
 from mirrortools.store import CHUNK_BYTES, Store, hash_file, write_error
 from mirrortools.tree import Tree
 
+SAMPLE_BYTES: Final = 64 << 10
 _SUBSET: Final = re.compile(r"([0-9]{1,6})/([0-9]{1,6})\Z")
 
 
@@ -57,13 +58,22 @@ class Sample:
         if not 0 <= self.offset <= self.offset + self.length <= self.blob.size:
             raise ValueError(f"{self.length} bytes from {self.offset} are not a part of {self.blob}")
 
+    @property
+    def is_a_block(self) -> bool:
+        """Whether it begins at a multiple of SAMPLE_BYTES and is as long, or ends with the blob."""
+        aligned = self.offset % SAMPLE_BYTES == 0
+        return aligned and self.length == min(SAMPLE_BYTES, self.blob.size - self.offset)
+
 
 class Audit:
-    """Reads a root again. It takes no lock: blobs and revisions are named by their content, and replaced by rename."""
+    """Reads a realm of a root again.
 
-    def __init__(self, root: Path) -> None:
-        self._store = Store(root)
-        self._tree = Tree(root)
+    It takes no lock: blobs and revisions are named by their content, and replaced by rename.
+    """
+
+    def __init__(self, root: Path, realm: Realm = Realm.PUBLIC) -> None:
+        self._store = Store(root, realm)
+        self._tree = Tree(root, realm)
         self._quarantine = root / "state" / "quarantine"
 
     def bad_blobs(self, blobs: Iterable[Blob]) -> dict[Blob, str]:

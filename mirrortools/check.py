@@ -13,17 +13,16 @@ from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, Final, Protocol
 
-from mirrortools.audit import Audit, Sample, Subset
+from mirrortools.audit import SAMPLE_BYTES, Audit, Sample, Subset
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import EdgePool, EdgeSession
 from mirrortools.errand import understood
 from mirrortools.errors import IntegrityError, MirrorError, StoreError
-from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.model import Blob, Publication, Realm, RepoId
 from mirrortools.resolve import Place
 from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror
 
-SAMPLE_BYTES: Final = 64 << 10
 _ALL: Final = Subset()
 _TOGETHER_BYTES: Final = 4 << 30
 _TOGETHER: Final = 1000
@@ -61,6 +60,18 @@ class Examination:
     progress: Callable[[int], None] = lambda _bytes: None
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """An edge that can be asked about what is public, and about what is private."""
+
+    edge: str
+    pool: EdgePool
+
+    def session(self, publication: Publication) -> EdgeSession:
+        """The session that a publication belongs to."""
+        return self.pool.session(self.edge, publication.realm)
+
+
 class Examiner(Protocol):
     """One place that can be examined."""
 
@@ -78,7 +89,7 @@ def check(
     """Examine what this host serves, or what `edges` do instead; one that fails holds no other."""
     with sessions(config, edges) as opened:
         examiners: list[Examiner] = [EdgeExaminer(session, how) for session in opened]
-        yield from examined_in(repositories, config.root, examiners or [OwnExaminer(Audit(config.root), how)])
+        yield from examined_in(repositories, config.root, examiners or [OwnExaminer(config.root, how)])
 
 
 def audit(
@@ -86,15 +97,15 @@ def audit(
 ) -> Iterator[Examined]:
     """Have `edges` prove that they have `samples` random ranges of each repository; one that fails holds no other."""
     with sessions(config, edges) as opened:
-        own = Audit(config.root)
-        yield from examined_in(repositories, config.root, [Prover(session, own, samples) for session in opened])
+        provers = [Prover(session, config.root, samples) for session in opened]
+        yield from examined_in(repositories, config.root, provers)
 
 
 @contextmanager
-def sessions(config: Config, edges: Sequence[str]) -> Iterator[list[EdgeSession]]:
-    """A session with each of `edges`, as long as the block lasts."""
+def sessions(config: Config, edges: Sequence[str]) -> Iterator[list[Reach]]:
+    """A way to each of `edges`, as long as the block lasts."""
     with EdgePool({name: config.edge(name) for name in edges}, config.root) as pool:
-        yield [pool.session(name) for name in edges]
+        yield [Reach(name, pool) for name in edges]
 
 
 def examined_in(
@@ -111,7 +122,7 @@ def _examined(repository: RepositoryConfig, root: Path, examiner: Examiner) -> E
     repo = repository.repo
     mirror = GitMirror(root / "state" / "git" / f"{repo.path}.git")
     try:
-        publication = Place(repository, mirror, Tree(root)).published()
+        publication = Place(repository, mirror, Tree(root, repository.realm)).published()
         if publication is None:
             raise StoreError(f"{repo}: nothing is published yet; run `mirrortool sync` first")
         return examiner.examine(publication)
@@ -123,56 +134,59 @@ def _examined(repository: RepositoryConfig, root: Path, examiner: Examiner) -> E
 class OwnExaminer:
     """Examines what is served here. A blob that several repositories have is read once."""
 
-    audit: Audit
+    root: Path
     how: Examination
     edge: None = None
-    _seen: set[Blob] = field(default_factory=set)
+    _seen: set[tuple[Realm, Blob]] = field(default_factory=set)
 
     def examine(self, publication: Publication) -> Examined:
         """Hash the blobs and compare the links. Raises StoreError when what is bad cannot be taken away."""
-        blobs = [blob for blob in _part(publication, self.how) if blob not in self._seen]
-        self._seen.update(blobs)
+        realm, audit = publication.realm, Audit(self.root, publication.realm)
+        blobs = [blob for blob in _part(publication, self.how) if (realm, blob) not in self._seen]
+        self._seen.update((realm, blob) for blob in blobs)
         bad: dict[Blob, str] = {}
         for some in _batches(blobs):
-            bad |= self.audit.bad_blobs(some)
+            bad |= audit.bad_blobs(some)
             self.how.progress(_size(some))
-        wrong = {commit: self.audit.wrong_links(manifest) for commit, manifest in publication.manifests.items()}
+        wrong = {commit: audit.wrong_links(manifest) for commit, manifest in publication.manifests.items()}
         if self.how.repair:
-            self._take_away(publication, bad, wrong)
+            _take_away(audit, publication, bad, wrong)
         findings = _findings(publication, bad, wrong)
         return Examined(publication.repo, None, len(blobs), _size(blobs), findings)
 
-    def _take_away(self, publication: Publication, bad: Iterable[Blob], wrong: Mapping[str, Sequence[str]]) -> None:
-        for blob in bad:
-            self.audit.set_aside(blob)
-        for commit, paths in wrong.items():
-            if paths:
-                self.audit.forget(publication.manifests[commit])
+
+def _take_away(audit: Audit, publication: Publication, bad: Iterable[Blob], wrong: Mapping[str, Sequence[str]]) -> None:
+    for blob in bad:
+        audit.set_aside(blob)
+    for commit, paths in wrong.items():
+        if paths:
+            audit.forget(publication.manifests[commit])
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeExaminer:
     """An edge that hashes everything itself."""
 
-    session: EdgeSession
+    reach: Reach
     how: Examination
 
     @property
     def edge(self) -> str:
         """The edge's name."""
-        return self.session.edge.name
+        return self.reach.edge
 
     def examine(self, publication: Publication) -> Examined:
         """Have it hash the blobs that it should have, and compare its links. Raises EdgeError."""
-        publication = self.session.share(publication)
+        session = self.reach.session(publication)
+        publication = session.share(publication)
         repo, blobs = publication.repo, _part(publication, self.how)
-        stale = _staleness(publication, self.session)
+        stale = _staleness(publication, session)
         bad: dict[Blob, str] = {}
         for some in _batches(blobs):
-            answer = self.session.ask(repo, {"ask": "audit", "blobs": _items(some), "set_aside": self.how.repair})
+            answer = session.ask(repo, {"ask": "audit", "blobs": _items(some), "set_aside": self.how.repair})
             bad |= self._bad(answer, some)
             self.how.progress(_size(some))
-        answer = self.session.ask(repo, {"ask": "links", "repo": repo.path, "set_aside": self.how.repair})
+        answer = session.ask(repo, {"ask": "links", "repo": repo.path, "set_aside": self.how.repair})
         with understood(self.edge):
             wrong = {str(commit): [str(path) for path in paths] for commit, paths in answer["wrong"].items()}
         findings = _findings(publication, bad, wrong) or stale
@@ -193,23 +207,25 @@ class Prover:
     It cannot answer without the bytes, and need not read all that it holds.
     """
 
-    session: EdgeSession
-    own: Audit
+    reach: Reach
+    root: Path
     samples: int
     choose: Random = field(default_factory=SystemRandom)
 
     @property
     def edge(self) -> str:
         """The edge's name."""
-        return self.session.edge.name
+        return self.reach.edge
 
     def examine(self, publication: Publication) -> Examined:
         """Ask for proofs. Raises EdgeError."""
-        publication = self.session.share(publication)
+        session = self.reach.session(publication)
+        publication = session.share(publication)
         samples = choose_samples(sorted(publication.blobs), self.samples, self.choose)
         nonce = secrets.token_hex(16)
-        stale = _staleness(publication, self.session)
-        expected, proofs = self.own.prove(samples, nonce), self._proofs(publication.repo, samples, nonce)
+        stale = _staleness(publication, session)
+        own = Audit(self.root, publication.realm)
+        expected, proofs = own.prove(samples, nonce), self._proofs(session, publication.repo, samples, nonce)
         bad = {
             sample.blob: "is not there" if proof is None else f"holds other bytes from {sample.offset} on"
             for sample, proof, own in zip(samples, proofs, expected, strict=True)
@@ -219,9 +235,9 @@ class Prover:
         blobs = len({sample.blob for sample in samples})
         return Examined(publication.repo, self.edge, blobs, size_bytes, _findings(publication, bad, {}) or stale)
 
-    def _proofs(self, repo: RepoId, samples: Sequence[Sample], nonce: str) -> list[str | None]:
+    def _proofs(self, session: EdgeSession, repo: RepoId, samples: Sequence[Sample], nonce: str) -> list[str | None]:
         items = [[*_items([sample.blob])[0], sample.offset, sample.length] for sample in samples]
-        answer = self.session.ask(repo, {"ask": "prove", "samples": items, "nonce": nonce})
+        answer = session.ask(repo, {"ask": "prove", "samples": items, "nonce": nonce})
         with understood(self.edge):
             proofs = [None if proof is None else str(proof) for proof in answer["proofs"]]
             if len(proofs) != len(samples):
@@ -230,10 +246,10 @@ class Prover:
 
 
 def choose_samples(blobs: Sequence[Blob], count: int, choose: Random) -> list[Sample]:
-    """So many ranges of `blobs`, a large blob more often than a small one; none when there is no byte."""
+    """So many blocks of `blobs`, a large blob more often than a small one; none when there is no byte."""
     whole = [blob for blob in blobs if blob.size]
     chosen = choose.choices(whole, weights=[blob.size for blob in whole], k=count) if whole else []
-    places = [(blob, choose.randrange(max(1, blob.size - SAMPLE_BYTES + 1))) for blob in chosen]
+    places = [(blob, choose.randrange(-(-blob.size // SAMPLE_BYTES)) * SAMPLE_BYTES) for blob in chosen]
     return [Sample(blob, offset, min(SAMPLE_BYTES, blob.size - offset)) for blob, offset in places]
 
 

@@ -23,7 +23,8 @@ from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, Reach
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
-from mirrortools.model import Blob, Publication, RepoId, Revision
+from mirrortools.model import Blob, Publication, Realm, RepoId, Revision
+from mirrortools.readers import Access
 from mirrortools.sealing import SealedSession
 from mirrortools.share import share_name, share_of
 from mirrortools.signing import Signer
@@ -49,17 +50,21 @@ _OLDER_REVISIONS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """What deliveries are made of: the blobs and revisions of this host, the key that it signs with, and deltas."""
+    """What deliveries of a realm are made of: blobs and revisions of this host, the key that it signs with, deltas.
+
+    `access` tells who may read on an edge; None where nobody has to be told.
+    """
 
     store: Store
     tree: Tree
     signer: Signer
     deltas: Deltas
+    access: Callable[[str], Access] | None = None
 
     @classmethod
-    def of(cls, root: Path) -> Here:
+    def of(cls, root: Path, realm: Realm = Realm.PUBLIC, access: Callable[[str], Access] | None = None) -> Here:
         """Those of one root."""
-        return cls(Store(root), Tree(root), Signer(root), Deltas(root))
+        return cls(Store(root, realm), Tree(root, realm), Signer(root), Deltas(root, realm), access)
 
     def older(self, publication: Publication, parts: Mapping[str, str]) -> dict[Blob, Blob]:
         """For blobs of a publication: one that an edge with these `parts` has at the same path, or that is most alike.
@@ -133,7 +138,7 @@ class Together:
 
 
 class EdgeSession:
-    """One edge for one run: reached when the first repository needs it, and not tried again when that fails.
+    """One edge for one run and realm: reached when the first repository needs it; not tried again when that fails.
 
     `repos` are repositories that will be delivered: the edge says in its first answer what it holds of them all.
     """
@@ -158,6 +163,7 @@ class EdgeSession:
         self._known_signer: object = None
         self._wire = Wire(edge.rate_limit_bytes_s)
         self._can_relay = False
+        self._has_granted = False
         self._turn = Lock()
 
     def share(self, publication: Publication) -> Publication:
@@ -209,7 +215,7 @@ class EdgeSession:
         if self._can_relay and blobs:
             older = self._here.older(prospect, self._held_of(session, repo).parts)
             reached = Reached(self.edge, session, self._wire)
-            Vanguard(reached, repo, blobs, older, self._here.store.public, meter).run(fan_out)
+            Vanguard(reached, repo, blobs, older, self._here.store.served, meter).run(fan_out)
 
     def foresee(self, publication: Publication) -> Foresight:
         """Tell what a delivery would send, and why; nothing changes on the edge. Raises EdgeError, StoreError."""
@@ -261,6 +267,7 @@ class EdgeSession:
     def _bring(self, publication: Publication, meter: Meter, together: Together | None) -> bool:
         session = self._opened(publication.repo)
         self._introduce(session)
+        self._grant(session)
         held = self._held_of(session, publication.repo)
         signed, parts = self._signed(publication, held)
         if held.shows(parts, signed):
@@ -318,8 +325,14 @@ class EdgeSession:
             "release": __version__,
             "caller": gethostname(),
             "repos": names,
+            "realm": self._here.tree.realm,
         }
         answer = session.ask(hello)
+        if answer.get("realm", Realm.PUBLIC) != self._here.tree.realm:
+            raise EdgeRefused(
+                f"edge {self.edge.name}: the receiver there is older than private repositories; run "
+                f"`mirrortool edge provision {self.edge.name}`"
+            )
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")
         self._can_relay = self.edge.scheme == "ssh" and answer.get("relay") == RELAY_VERSION
@@ -334,6 +347,12 @@ class EdgeSession:
             introduction = self._here.signer.introduce(known) if isinstance(known, str) else None
             session.ask({"ask": "trust", "signer": signer, "introduction": introduction})
             self._known_signer = signer
+
+    def _grant(self, session: Session) -> None:
+        """Say who may read there, once a call, so that what was revoked is so there too."""
+        if self._here.access and not self._has_granted:
+            session.ask({"ask": "access", "access": self._here.access(self.edge.name).to_json()})
+            self._has_granted = True
 
     def _held_of(self, session: Session, repo: RepoId) -> Held:
         if repo.path not in self._held:
@@ -357,7 +376,10 @@ class EdgeSession:
 
 
 class EdgePool:
-    """The edges of one run. Use it as a context manager; `repos` are those that the run will deliver.
+    """The edges of one run. Use it as a context manager; `repos` are the public ones that the run will deliver.
+
+    What is private goes by conversations of its own, which tell of nothing but the repository that is delivered, and to
+    edges that may have it; `access` says who may read there.
 
     Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
     what edges took, in bytes a second: at first those of earlier runs.
@@ -370,21 +392,29 @@ class EdgePool:
         repos: Iterable[RepoId] = (),
         limit_bytes_s: int | None = None,
         rates: Mapping[str, float] | None = None,
+        access: Callable[[str], Access] | None = None,
     ) -> None:
         self._total = Throttle(limit_bytes_s)
         self.rates = dict(rates or {})
-        self._here, self._state, self._limit_bytes_s = Here.of(root), root / "state", limit_bytes_s
-        repos = tuple(repos)
-        self._sessions = {name: self._session_with(edge, repos) for name, edge in edges.items()}
+        self._state, self._limit_bytes_s = root / "state", limit_bytes_s
+        self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
+        public = tuple(repos)
+        self._sessions = {(name, Realm.PUBLIC): self._session_with(edge, public) for name, edge in edges.items()}
+        for name, edge in edges.items():
+            if edge.private:
+                self._sessions[name, Realm.PRIVATE] = self._session_with(edge, (), Realm.PRIVATE)
         self._further: set[EdgeSession] = set()
 
-    def session(self, edge: str) -> EdgeSession:
-        """The run's session with one edge."""
-        return self._sessions[edge]
+    def session(self, edge: str, realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        """The run's session with one edge. Raises EdgeRefused when it is not for what is private."""
+        if (edge, realm) not in self._sessions:
+            raise EdgeRefused(f"edge {edge}: is not for what is private; its entry does not say `private: true`")
+        return self._sessions[edge, realm]
 
-    def further_session(self, edge: str, repo: RepoId) -> EdgeSession:
+    def further_session(self, edge: str, publication: Publication) -> EdgeSession:
         """One more session with an edge, for one repository, beside the run's; `end_further` it."""
-        session = self._session_with(self._sessions[edge].edge, [repo])
+        realm = publication.realm
+        session = self._session_with(self.session(edge, realm).edge, [publication.repo], realm)
         self._further.add(session)
         return session
 
@@ -393,8 +423,9 @@ class EdgePool:
         self._further.discard(session)
         session.close()
 
-    def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId]) -> EdgeSession:
-        return EdgeSession(edge, transport_to(_limited(edge, self._limit_bytes_s), self._state), self._here, repos)
+    def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        transport = transport_to(_limited(edge, self._limit_bytes_s), self._state)
+        return EdgeSession(edge, transport, self._here[realm], repos)
 
     def fan_out(self, inflow: Inflow) -> FanOut:
         """Where edges meet that are brought what comes in here."""
@@ -413,7 +444,7 @@ class EdgePool:
 
         `choose` gives the session with an edge, when that is not the run's; it may take its time.
         """
-        choose = choose or self.session
+        choose = choose or (lambda name: self.session(name, publication.realm))
         together = Together(self.rates, self._total, is_alone=len(edges) == 1)
 
         def bring(name: str) -> Delivery:
@@ -443,7 +474,8 @@ class EdgePool:
         """End the receivers."""
         for session in self._all_sessions:
             session.close()
-        self._here.deltas.close()
+        for here in self._here.values():
+            here.deltas.close()
 
     @property
     def _all_sessions(self) -> list[EdgeSession]:

@@ -19,7 +19,7 @@ from typing import Final
 
 from mirrortools.errors import StoreError
 from mirrortools.files import make_folder
-from mirrortools.model import Blob
+from mirrortools.model import Blob, Realm
 from mirrortools.segmented import read_hashes, segments_path
 from mirrortools.segments import SEGMENT_BYTES, Segments
 from mirrortools.store import Store, hash_file, write_error
@@ -85,8 +85,8 @@ class Comparison:
 class Deltas:
     """The deltas of one run, each made once for all edges, in a folder that `close` removes. Thread-safe."""
 
-    def __init__(self, root: Path) -> None:
-        self._store = Store(root)
+    def __init__(self, root: Path, realm: Realm = Realm.PUBLIC) -> None:
+        self._store = Store(root, realm)
         self._stage = root / "state" / "stage"
         self._folder: Path | None = None
         self._compared: dict[tuple[Blob, Blob], Comparison] = {}
@@ -142,7 +142,7 @@ class Deltas:
 
     def _hashes(self, blob: Blob) -> list[str]:
         with suppress(OSError, ValueError):
-            document = json.loads((self._store.public / segments_path(blob)).read_bytes())
+            document = json.loads((self._store.served / segments_path(blob)).read_bytes())
             return read_hashes(document, Segments(blob.size)) or []
         return []
 

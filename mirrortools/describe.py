@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirrortools import piecework
-from mirrortools.check import Examined, Examiner, examined_in, sessions
+from mirrortools.check import Examined, Examiner, Reach, examined_in, sessions
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import EdgeSession
 from mirrortools.errand import understood
 from mirrortools.model import Publication
 
@@ -40,17 +39,17 @@ class OwnDescriber:
 class EdgeDescriber:
     """An edge that hashes its own copies."""
 
-    session: EdgeSession
+    reach: Reach
 
     @property
     def edge(self) -> str:
         """The edge's name."""
-        return self.session.edge.name
+        return self.reach.edge
 
     def examine(self, publication: Publication) -> Examined:
         """Have it hash pieces and write metalinks. Raises EdgeError, Locked."""
         repo = publication.repo
-        answer = self.session.ask(repo, {"ask": "describe", "repo": repo.path})
+        answer = self.reach.session(publication).ask(repo, {"ask": "describe", "repo": repo.path})
         with understood(self.edge):
             bad = tuple(str(problem) for problem in answer["bad"])
             return Examined(repo, self.edge, int(answer["blobs"]), int(answer["size_bytes"]), bad)

@@ -289,7 +289,7 @@ class Errand:
 
         For a single edge what shrinks on a slow way is left: a relay does not compress.
         """
-        squeezed = self._squeezable(self.store.public, blobs) if self.reached.is_alone else set()
+        squeezed = self._squeezable(self.store.served, blobs) if self.reached.is_alone else set()
         relayed = [blob for blob in blobs if blob not in squeezed]
         return sorted(squeezed) if relayed and self._relayed(holding, relayed) else blobs
 
@@ -300,7 +300,7 @@ class Errand:
         from mirrortools.fanout import Parcel
 
         lacking, begun = {blob: holding.lacking[blob] for blob in blobs}, self.publication.blobs
-        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.public)
+        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.served)
         sent_bytes = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
         self.meter.batch_done(sent_bytes or 0)
         if sent_bytes is None:
@@ -309,7 +309,7 @@ class Errand:
         return True
 
     def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
-        self._send_from(self.store.public, holding.folder, {blob: holding.lacking[blob] for blob in blobs})
+        self._send_from(self.store.served, holding.folder, {blob: holding.lacking[blob] for blob in blobs})
 
     def _send_from(self, source: Path, folder: str, blobs: Mapping[Blob, int]) -> None:
         """Send blobs of which so much is there already; on a slow way those compressed that shrink."""

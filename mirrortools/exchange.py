@@ -100,7 +100,7 @@ class Exchange:
 
     @property
     def _root(self) -> Path:
-        return self._store.public.parent
+        return self._store.served.parent
 
     def _relay(self, repo: RepoId) -> Relay:
         if repo not in self._relays:

@@ -38,16 +38,16 @@ class Listing:
     recursive: Iterator[Document] | None
 
 
-def info(manifest: Manifest, *, blobs: bool) -> Document:
+def info(manifest: Manifest, *, blobs: bool, is_private: bool = False) -> Document:
     """What `model_info` or `dataset_info` asks for; with `blobs`, sizes and digests too.
 
     The value of `siblings` is an iterator.
     """
     siblings = (_sibling(path, manifest.files[path], blobs) for path in sorted(manifest.files))
-    return brief(manifest) | {"siblings": siblings}
+    return brief(manifest, is_private=is_private) | {"siblings": siblings}
 
 
-def brief(manifest: Manifest) -> Document:
+def brief(manifest: Manifest, *, is_private: bool = False) -> Document:
     """What a list of repositories tells of each: the same without its files."""
     repo = manifest.revision.repo
     moment = _moment(manifest.committed_at)
@@ -56,7 +56,7 @@ def brief(manifest: Manifest) -> Document:
         "sha": manifest.revision.commit,
         "lastModified": moment,
         "createdAt": moment,
-        "private": False,
+        "private": is_private,
         "gated": False,
         "disabled": False,
         "downloads": 0,

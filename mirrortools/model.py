@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import islice
 from sys import intern
 from typing import Any, Final, TypeVar
@@ -68,6 +69,18 @@ class RepoId:
 
     def __str__(self) -> str:
         return self.url_path
+
+
+class Realm(StrEnum):
+    """Whom a repository is served to: everybody, or its readers alone. Each has a folder of its own below the root."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
+
+    @property
+    def other(self) -> Realm:
+        """Where a repository of this one must not be."""
+        return Realm.PRIVATE if self is Realm.PUBLIC else Realm.PUBLIC
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -279,6 +292,7 @@ class Publication:
 
     `refs` maps full ref names (`refs/heads/main`) to commits; `manifests` holds one manifest for each of
     those commits and for each pinned one. `mirrors` are the base URLs of all hosts that serve it, the best first.
+    The realm is a part of it, so that what is signed as private cannot be shown to everybody.
     """
 
     repo: RepoId
@@ -286,6 +300,7 @@ class Publication:
     manifests: Mapping[str, Manifest]
     git: GitSnapshot
     mirrors: tuple[str, ...] = ()
+    realm: Realm = Realm.PUBLIC
 
     def __post_init__(self) -> None:
         for name, commit in self.refs.items():
@@ -306,12 +321,14 @@ class Publication:
         return frozenset().union(*content, self.git.packs.values())
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each part: `refs` (the refs, what git shows, the mirrors) and the manifest of every commit.
+        """SHA-256 of each part: `refs` (the refs, what git shows, the mirrors, a realm that is not the public one) and
+        the manifest of every commit.
 
         Whoever holds these items holds this publication, and perhaps older commits besides.
         """
+        told = [dict(self.refs), self.git.to_json(), list(self.mirrors)]
         return {
-            "refs": _json_digest([dict(self.refs), self.git.to_json(), list(self.mirrors)]),
+            "refs": _json_digest(told if self.realm is Realm.PUBLIC else [*told, self.realm]),
             **{commit: manifest.digest() for commit, manifest in self.manifests.items()},
         }
 
@@ -324,6 +341,7 @@ class Publication:
             "manifests": manifests,
             "git": self.git.to_json(),
             "mirrors": list(self.mirrors),
+            "realm": self.realm,
         }
 
     @classmethod
@@ -337,7 +355,8 @@ class Publication:
             manifests = {c: m for c, d in sent if (m := held(c) if d is None else Manifest.from_json(d))}
             git = GitSnapshot.from_json(document["git"])
             mirrors = tuple(map(str, document["mirrors"]))
-            return cls(RepoId.parse(document["repo"]), dict(document["refs"]), manifests, git, mirrors)
+            realm = Realm(document.get("realm", Realm.PUBLIC))
+            return cls(RepoId.parse(document["repo"]), dict(document["refs"]), manifests, git, mirrors, realm)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HostileTree(f"not a publication: {error!r}") from error
 

@@ -8,7 +8,7 @@ from mirrortools.config import Config, RepositoryConfig
 from mirrortools.deliver import EdgePool
 from mirrortools.errors import MirrorError, StoreError
 from mirrortools.foresight import Foresight
-from mirrortools.model import Publication
+from mirrortools.model import Publication, Realm
 from mirrortools.resolve import Place
 from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror
@@ -19,7 +19,9 @@ def foresee(
 ) -> Iterator[Foresight]:
     """Tell it for each repository and each of its edges, or `only` these; one that fails holds no other."""
     allowed = set(config.edges if only is None else only)
-    with EdgePool(config.edges, config.root, [known.repo for known in repositories]) as pool:
+    with EdgePool(
+        config.edges, config.root, [known.repo for known in repositories if known.realm is Realm.PUBLIC]
+    ) as pool:
         for repository in repositories:
             edges = [name for name in repository.edges if name in allowed]
             try:
@@ -33,14 +35,14 @@ def foresee(
 
 def _foreseen(pool: EdgePool, edge: str, publication: Publication) -> Foresight:
     try:
-        return pool.session(edge).foresee(publication)
+        return pool.session(edge, publication.realm).foresee(publication)
     except MirrorError as error:
         return Foresight(edge, publication.repo, error=error)
 
 
 def _published(repository: RepositoryConfig, config: Config) -> Publication:
     mirror = GitMirror(config.root / "state" / "git" / f"{repository.repo.path}.git")
-    publication = Place(repository, mirror, Tree(config.root)).published()
+    publication = Place(repository, mirror, Tree(config.root, repository.realm)).published()
     if publication is None:
         raise StoreError(f"{repository.repo}: nothing is published yet; run `mirrortool sync` first")
     return publication

@@ -30,16 +30,16 @@ def describe(root: Path, publication: Publication) -> Described:
 
     Blobs never change, so the repository is locked for the metalinks alone. Raises Locked, StoreError, NoSpace.
     """
-    public, tree = root / "public", Tree(root)
-    blobs = [blob for blob in sorted(publication.blobs) if needs_pieces(blob) and not read_pieces(public, blob)]
+    served, tree = root / publication.realm.value, Tree(root, publication.realm)
+    blobs = [blob for blob in sorted(publication.blobs) if needs_pieces(blob) and not read_pieces(served, blob)]
     bad = []
     for blob in blobs:
         try:
-            write_pieces_of(public, blob)
+            write_pieces_of(served, blob)
         except IntegrityError as error:
             bad.append(str(error))
         except OSError as error:
-            raise write_error(public / blob.path, error) from error
+            raise write_error(served / blob.path, error) from error
     lock = RepositoryLock(root, publication.repo, "mirrortool describe")
     try:
         mirrors = tree.mirrors(publication.repo)

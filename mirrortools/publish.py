@@ -47,7 +47,7 @@ class Press:
         Raises StoreError, NoSpace, and then every ref still names what it named before.
         """
         shown = {commit: replace(manifest, card=self.card(manifest)) for commit, manifest in manifests.items()}
-        publication = Publication(self.repo, commits, shown, self.snapshot(refs), self.mirrors)
+        publication = Publication(self.repo, commits, shown, self.snapshot(refs), self.mirrors, self.tree.realm)
         self.tree.publish(publication)
         return publication
 

@@ -12,7 +12,7 @@ from mirrortools.config import Config, Source
 from mirrortools.desk import MOST_PLACES, Desk, Progress, Told, tell_nobody
 from mirrortools.errors import NoSpace
 from mirrortools.fetch import fetch
-from mirrortools.model import Blob, Manifest
+from mirrortools.model import Blob, Manifest, Realm
 from mirrortools.places import Places, Terms
 from mirrortools.plain import adopt_plain
 from mirrortools.plan import Plan, Space, check_space
@@ -88,7 +88,9 @@ class Pull:
         self, left: list[Blob], sources: tuple[ByteSource, ...]
     ) -> Iterator[tuple[tuple[ByteSource, ...], list[Blob]]]:
         """Which blobs to ask of whom: seeds first for those that they have, with the sources behind them."""
-        for folder in self.config.seeds:
+        # What the public tree has is no secret, and need not come from afar once more; the other way round it would be.
+        own = (self.config.root,) if self.place.repository.realm is Realm.PRIVATE else ()
+        for folder in (*own, *self.config.seeds):
             held = held_by(folder, self.place.repo, left)
             if held:
                 yield (open_seed(folder, self.place.repo), *sources), held

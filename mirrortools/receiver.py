@@ -3,7 +3,7 @@
 It runs from a zip archive in memory that the origin sends for the call, so it uses the standard library and
 our own modules alone, and it writes nothing outside its root:
 
-    public/                                         by Store and Tree
+    public/, or of private repositories private/    by Store and Tree
     state/incoming/<quoted repository>/<digest>     what rsync brings; it goes on there after a break
     state/locks/<quoted repository>.lock            who delivers now
     state/keys/signer                               the public key of the origin that is believed
@@ -12,9 +12,10 @@ Requests, in the order in which a delivery asks them: `hello`, `trust` (the orig
 repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
 take), `patch` (makes a blob out of an older one), `relay`, `draw`, `flow` (bytes come from the origin or another edge,
 and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
-while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks.
-Every request is checked here, because the key that sent it may be stolen; what begins a delivery, and what has the
-edge connect to another host, needs the signature of the origin besides (`seals`).
+while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks. A
+conversation is about one realm, which `hello` names; in the private one `access` says who may read.
+Every request is checked here, because the key that sent it may be stolen; what begins a delivery, what has the edge
+connect to another host, and who may read, needs the signature of the origin besides (`seals`).
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
 from mirrortools.locks import RepositoryLock
-from mirrortools.model import Blob, Manifest, Publication, RepoId, Revision, quote_ref
+from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
 from mirrortools.piecework import describe
+from mirrortools.readers import Access, write_access
 from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
@@ -77,10 +79,7 @@ class Receiver:
         installed_as: str | None = None,
     ) -> None:
         self.root = root
-        self._store = Store(root)
-        self._tree = Tree(root)
         self._trust = Trust(root)
-        self._audit = Audit(root)
         self._clock = clock
         self._bounds = bounds
         self._installed_as = installed_as
@@ -91,7 +90,7 @@ class Receiver:
         self._has_news = False
         self._begun: frozenset[Blob] = frozenset()
         self.challenge = new_challenge()
-        self._exchange = Exchange(self._store, bounds)
+        self._enter(Realm.PUBLIC)
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
             "hello": self._hello,
             "trust": self._believe,
@@ -109,6 +108,7 @@ class Receiver:
             "links": self._links,
             "prove": self._prove,
             "describe": self._describe,
+            "access": self._access,
             "ping": lambda _: {},
         }
 
@@ -153,7 +153,12 @@ class Receiver:
         version = request.get("version")
         if version != PROTOCOL_VERSION:
             raise EdgeRefused(_other_version(version, request.get("release"), self._installed_as))
+        with _refused_when_malformed():
+            realm = Realm(request.get("realm", Realm.PUBLIC))
         self._make_root()
+        if realm is not self._realm:
+            self.close()
+            self._enter(realm)
         self._caller = f"{str(request.get('caller') or 'an origin without a name')[:100]!r}"
         return {
             "version": PROTOCOL_VERSION,
@@ -162,12 +167,19 @@ class Receiver:
             "host": platform.node(),
             "python": platform.python_version(),
             "rsync": rsync_version(),
+            "realm": realm,
             "relay": RELAY_VERSION,
             "free_bytes": self._free_bytes(),
             "signer": self._trust.signer,
             "challenge": self.challenge,
             **self._state(request),
         }
+
+    def _enter(self, realm: Realm) -> None:
+        """Be about one realm from now on."""
+        self._realm = realm
+        self._store, self._tree = Store(self.root, realm), Tree(self.root, realm)
+        self._audit, self._exchange = Audit(self.root, realm), Exchange(self._store, self._bounds)
 
     def _believe(self, request: Request) -> Answer:
         with _refused_when_malformed():
@@ -203,6 +215,8 @@ class Receiver:
         self._let_go()
         if why := self._bounds.objection(self.root):
             raise NoSpace(why)
+        self._tree.make()
+        self._tree.refuse_elsewhere(repo)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         self._begun = frozenset(blobs)
         missing = self._store.missing(blobs)
@@ -333,15 +347,26 @@ class Receiver:
             parts = publication.digests()
         if parts != statement.parts:
             raise IntegrityError(f"{repo}: the publication that came is not the one that was signed")
+        if publication.realm is not self._realm:
+            raise EdgeRefused(f"{repo}: is {publication.realm}, and this call is about what is {self._realm}")
         missing = self._store.missing(publication.blobs)
         if missing:
             raise EdgeRefused(f"{repo}: {len(missing)} blobs are not here, {missing[0]} among them")
         self._tree.publish_statement(repo, signed)  # before the refs, so that nothing older can follow
         changed = self._tree.publish(publication)
-        self._has_news |= changed or not self._tree.has_index
+        self._has_news |= self._realm is Realm.PUBLIC and (changed or not self._tree.has_index)
         shutil.rmtree(self._incoming(repo))
         self._let_go()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
+
+    def _access(self, request: Request) -> Answer:
+        """Go by what the origin says of who may read here, and by nothing that it said before."""
+        if self._realm is not Realm.PRIVATE:
+            raise EdgeRefused("who may read is said where it is about what is private")
+        with _refused_when_malformed():
+            access = Access.from_json(request["access"])
+        self._tree.make()
+        return {"changed": write_access(self.root, access)}
 
     def _look_again(self, request: Request) -> Answer:
         """Hash blobs that are here again; bad ones leave the store when the origin is about to bring them anew."""
@@ -369,6 +394,8 @@ class Receiver:
         with _refused_when_malformed():
             samples = [Sample(_blobs([item[:3]])[0], int(item[3]), int(item[4])) for item in request["samples"]]
             nonce = str(request["nonce"])
+        if self._realm is Realm.PRIVATE and not all(sample.is_a_block for sample in samples):
+            raise EdgeRefused("of what is private whole blocks are proved: shorter ranges would tell bytes by trying")
         return {"proofs": self._audit.prove(samples, nonce)}
 
     def _describe(self, request: Request) -> Answer:
@@ -409,7 +436,7 @@ class Receiver:
         """What the blobs here take; walked through once a call, and counted from then on."""
         with self._used_lock:
             if self._used is None:
-                self._used = self._store.used_bytes()
+                self._used = sum(Store(self.root, realm).used_bytes() for realm in Realm)
             return self._used
 
     def _count(self, blob: Blob) -> None:

@@ -148,7 +148,7 @@ class Place:
             return None
         manifests = {commit: self.tree.manifest(Revision(self.repo, commit)) for commit in commits}
         found = {commit: manifest for commit, manifest in manifests.items() if manifest}
-        return Publication(self.repo, refs, found, git, self.tree.mirrors(self.repo))
+        return Publication(self.repo, refs, found, git, self.tree.mirrors(self.repo), self.tree.realm)
 
     @property
     def rules(self) -> str:

@@ -30,14 +30,15 @@ METALINKS: Final = "files"
 
 @dataclass(frozen=True, slots=True)
 class RevisionFiles:
-    """What is served of the revision of a manifest whose blobs lie below `public`.
+    """What is served of the revision of a manifest whose blobs lie below `served`.
 
     `mirrors` are the base URLs of the hosts that serve it, the best first; without any there are no metalinks.
     """
 
     manifest: Manifest
     mirrors: tuple[str, ...]
-    public: Path
+    served: Path
+    is_private: bool = False
 
     def write_links(self, stage: Path) -> None:
         """Write the files themselves as they must be when `stage` is renamed to its place."""
@@ -56,9 +57,11 @@ class RevisionFiles:
         """Write all that is said about the revision."""
         manifest = self.manifest
         _write_new(stage / "manifest.json", manifest.json_pieces())
-        _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False)))
-        _write_new(stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True)))
-        _write_new(stage / "brief.json", json_pieces(hubapi.brief(manifest)))
+        _write_new(stage / "info.json", json_pieces(hubapi.info(manifest, blobs=False, is_private=self.is_private)))
+        _write_new(
+            stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True, is_private=self.is_private))
+        )
+        _write_new(stage / "brief.json", json_pieces(hubapi.brief(manifest, is_private=self.is_private)))
         for path, entry in manifest.files.items():
             if entry.blob.size > hubapi.HUGE_BYTES:
                 _write_new(stage / "huge" / path, ())
@@ -66,7 +69,7 @@ class RevisionFiles:
             _write_pages(stage, "flat", listing.folder, listing.flat)
             if listing.recursive is not None:
                 _write_pages(stage, "recursive", listing.folder, listing.recursive)
-        sums = sha256_sums(manifest, self.public)
+        sums = sha256_sums(manifest, self.served)
         _write_new(stage / SUMS, (sums_line(path, sha256) for path, sha256 in sums))
         self.write_where(stage, stage / SUMS)
         _write_new(stage / RSYNC_LIST, self._needed())
@@ -94,7 +97,7 @@ class RevisionFiles:
 
     def _write_page(self, path: Path, sums: Path) -> None:
         blob = self.manifest.card
-        card = (self.public / blob.path).read_text(encoding="utf-8") if blob else None
+        card = (self.served / blob.path).read_text(encoding="utf-8") if blob else None
         with sums.open(encoding="utf-8", newline="\n") as file:
             _write_new(path, page(self.manifest, parse_sums(file), card, metalinks=bool(self.mirrors)))
 
@@ -103,7 +106,7 @@ class RevisionFiles:
         with sums.open(encoding="utf-8", newline="\n") as file:
             for path, sha256 in parse_sums(file):
                 blob = self.manifest.files[path].blob
-                pieces = read_pieces(self.public, blob) if needs_pieces(blob) else None
+                pieces = read_pieces(self.served, blob) if needs_pieces(blob) else None
                 yield Linked(path, blob.size, sha256, pieces)
 
     def _needed(self) -> Iterator[str]:

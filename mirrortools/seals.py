@@ -20,8 +20,8 @@ def new_challenge() -> str:
 
 
 def needs_seal(request: Mapping[str, Any]) -> bool:
-    """Whether a request says which blobs an edge is to take, or to which hosts it is to connect."""
-    return request.get("ask") == "begin" or (request.get("ask") == "draw" and bool(request.get("from")))
+    """Whether a request says which blobs an edge is to take, to which hosts it is to connect, or who may read there."""
+    return request.get("ask") in ("begin", "access") or (request.get("ask") == "draw" and bool(request.get("from")))
 
 
 def sealed_text(request: Mapping[str, Any], challenge: str) -> str:

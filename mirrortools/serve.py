@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -17,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mirrortools.config import Tls
 from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
-from mirrortools.model import KINDS
+from mirrortools.model import KINDS, Realm
 from mirrortools.revision import LISTING
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
@@ -26,6 +28,7 @@ MOST_SLASHES: Final = 8
 _MOST_OPEN: Final = 4096
 _MOST_OPEN_BESIDE_OTHERS: Final = 128
 _PROGRAM_FOLDERS: Final = ("/usr/sbin", "/usr/local/sbin", "/usr/local/nginx/sbin", "/sbin")
+_USER: Final = re.compile(r"^\s*user\s+([A-Za-z0-9_.-]+)(?:\s+([A-Za-z0-9_.-]+))?\s*;", re.MULTILINE)
 _GIT_BACKEND: Final = "/usr/lib/git-core/git-http-backend"
 _MODULE: Final = "ngx_http_js_module.so"
 _MODULE_FOLDERS: Final = ("/usr/lib/nginx/modules", "/usr/share/nginx/modules", "/usr/lib64/nginx/modules")
@@ -37,9 +40,15 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A place in an nginx that runs already: its configuration's folder."""
+    """A place in an nginx that runs already: its configuration's folder, and where its logs are."""
 
     prefix: Path = Path("/etc/nginx")
+    logs: Path = Path("/var/log/nginx")
+
+    @property
+    def private_log(self) -> Path:
+        """Where requests go that may name what is private."""
+        return self.logs / "mirrortools-private.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,11 @@ class Standalone:
     folder: Path
     njs_module: Path
     user: str = ""
+
+    @property
+    def private_log(self) -> Path:
+        """Where requests go that may name what is private."""
+        return self.folder / "private.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,7 @@ class Site:
 
     `metalinks` tells that there are some, which answers about files then point to (RFC 6249).
     `git_socket` is fcgiwrap's, for git's smart protocol. `abilities` are those of the nginx that will serve.
+    With `private` what is below the root's private/ is served to whom tokens and lists of readers allow it.
     """
 
     root: Path
@@ -83,6 +98,7 @@ class Site:
     tls: Tls | None = None
     git_socket: Path | None = None
     abilities: Abilities = Abilities()
+    private: bool = False
 
     def __post_init__(self) -> None:
         folder = self.place.folder if isinstance(self.place, Standalone) else self.place.prefix
@@ -117,6 +133,10 @@ def render(site: Site) -> dict[str, str]:
     public = site.root / "public"
     values = {"public": public, "public_folder": public, "listen": site.listen, "name": site.name}
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
+    values |= {
+        "private": site.root / Realm.PRIVATE.value if site.private else None,
+        "private_log": site.place.private_log,
+    }
     values["kinds"] = "|".join(KINDS)
     values |= {"tls": site.tls, "git_socket": site.git_socket, "abilities": site.abilities}
     values |= {"git_backend": _GIT_BACKEND, "secure": _secure(site.tls, site.abilities)}
@@ -183,6 +203,7 @@ def write_standalone(site: Site) -> list[str]:
     _make_public(site.root)
     for name, text in render(site).items():
         write_file(folder / name, text.encode())
+    _make_private_log(site)
     nginx = find_nginx()
     check(nginx, folder / "nginx.conf", Path("./"))
     return [str(nginx), "-e", "stderr", "-p", "./", "-c", str(folder / "nginx.conf")]
@@ -197,6 +218,32 @@ def _make_public(root: Path) -> None:
     if os.geteuid() == 0:
         owner = root.stat()
         os.chown(public, owner.st_uid, owner.st_gid)
+
+
+def _make_private_log(site: Site) -> None:
+    """Make the log of private requests before nginx does, which would let everybody read it."""
+    if site.private and not site.place.private_log.exists():
+        make_folder(site.place.private_log.parent)
+        write_file(site.place.private_log, b"", 0o640)
+
+
+def _let_workers_read(private: Path, nginx_conf: Path) -> None:
+    """Give the folder of what is private to the group of nginx's workers; its mode is for the group to read.
+
+    Raises ServeError.
+    """
+    user = _USER.search(nginx_conf.read_text())
+    if user is None or not private.is_dir():
+        return
+    try:
+        group = grp.getgrnam(user[2]).gr_gid if user[2] else pwd.getpwnam(user[1]).pw_gid
+        if group != private.stat().st_gid:
+            os.chown(private, -1, group)
+    except (KeyError, OSError) as error:
+        raise ServeError(
+            f"{private}: nginx's workers ({user[1]}) cannot be let in: {error}; run this as root, or: "
+            f"chgrp {user[2] or user[1]} {private}"
+        ) from error
 
 
 def run(site: Site) -> NoReturn:
@@ -232,6 +279,9 @@ def install(site: Site) -> list[Path]:
         for path in changed:
             make_folder(path.parent)
             write_file(path, wanted[path])
+        if site.private:
+            _make_private_log(site)
+            _let_workers_read(site.root / Realm.PRIVATE.value, prefix / "nginx.conf")
         check(find_nginx(), prefix / "nginx.conf", prefix)
     return changed
 

@@ -30,7 +30,7 @@ class Signer:
     def __init__(self, root: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = root / "state" / "keys"
         self._shares = root / "state" / "statements"
-        self._tree = Tree(root)
+        self._root = root
         self._clock = clock
         self._turn = threading.Lock()
         self._signer: str | None = None
@@ -56,14 +56,15 @@ class Signer:
         in the state. Raises StoreError, NoSpace.
         """
         with self._turn, self._alone():
-            last = self._share(publication.repo, share) if share else self._tree.statement(publication.repo)
+            tree = Tree(self._root, publication.realm)
+            last = self._share(publication.repo, share) if share else tree.statement(publication.repo)
             parts, now_s = publication.digests(), self._clock()
             if last and last.statement.serial >= after and is_good_for(last.statement, parts, now_s):
                 return last
             above = max(after, last.statement.serial if last else 0)
-            return self._sign(next_statement(publication.repo, parts, above, int(now_s)), share)
+            return self._sign(next_statement(publication.repo, parts, above, int(now_s)), tree, share)
 
-    def _sign(self, statement: Statement, share: str) -> Signed:
+    def _sign(self, statement: Statement, tree: Tree, share: str) -> Signed:
         self._own()
         signed = Signed(statement.text, sign(self.key, STATEMENTS, statement.text))
         if share:
@@ -71,7 +72,7 @@ class Signer:
             make_folder(path.parent)
             write_json(path, signed.to_json())
         else:
-            self._tree.publish_statement(statement.repo, signed)
+            tree.publish_statement(statement.repo, signed)
         return signed
 
     def _share(self, repo: RepoId, share: str) -> Signed | None:

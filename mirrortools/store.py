@@ -14,35 +14,37 @@ from pathlib import Path
 from mirrortools.access import reason
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
 from mirrortools.files import make_folder, move_files, sync_contents, sync_folder
-from mirrortools.model import Blob, new_hash
+from mirrortools.model import Blob, Realm, new_hash
 
 CHUNK_BYTES = 1 << 20
 READ_ONLY = 0o444
 
 
 class Store:
-    """The blobs below `<root>/public`, at `Blob.path`, mode 0444.
+    """The blobs of one realm, below `<root>/public` or `<root>/private`, at `Blob.path`, mode 0444.
 
-    A blob enters by `adopt` alone, after its content was hashed, so its presence is the proof.
+    What both realms have lies there twice, and never as one file with two names: a link count would tell whoever reads
+    the one what the other has (ADR 18). A blob enters by `adopt` alone, after its content was hashed, so its presence
+    is the proof.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.public = root / "public"
+    def __init__(self, root: Path, realm: Realm = Realm.PUBLIC) -> None:
+        self.served = root / realm.value
 
     def path(self, blob: Blob) -> Path:
         """Where `blob` lies, or would lie."""
-        return self.public / blob.path
+        return self.served / blob.path
 
     def has(self, blob: Blob) -> bool:
         """Whether `blob` was adopted and still has its size."""
         try:
-            return os.stat(f"{self.public}/{blob.path}").st_size == blob.size  # noqa: PTH116  (of very many)
+            return os.stat(f"{self.served}/{blob.path}").st_size == blob.size  # noqa: PTH116  (of very many)
         except FileNotFoundError:
             return False
 
     def used_bytes(self) -> int:
         """The size of all blobs that are here. It walks through them all."""
-        kinds = (self.public / "blobs" / kind for kind in ("sha256", "git"))
+        kinds = (self.served / "blobs" / kind for kind in ("sha256", "git"))
         return sum(
             os.lstat(f"{top}/{name}").st_size for kind in kinds for top, _, names in os.walk(kind) for name in names
         )
@@ -75,9 +77,9 @@ class Store:
                 if stat.S_IMODE(os.stat(path).st_mode) != READ_ONLY:  # noqa: PTH116  (tens of thousands of them)
                     os.chmod(path, READ_ONLY)  # noqa: PTH101
             sync_contents([path for path, _ in written])
-            move_files([(path, f"{self.public}/{blob.path}") for path, blob in written])
+            move_files([(path, f"{self.served}/{blob.path}") for path, blob in written])
         except OSError as error:
-            raise write_error(self.public, error) from error
+            raise write_error(self.served, error) from error
 
     def verify_and_adopt(self, source: Path, blob: Blob, digest: str | None = None) -> None:
         """Hash `source`, fsync it and adopt it. Raises IntegrityError (and leaves `source`), StoreError.

@@ -18,7 +18,7 @@ from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
-from mirrortools.model import Blob, GitSnapshot, Manifest, Publication, RepoId
+from mirrortools.model import Blob, GitSnapshot, Manifest, Publication, Realm, RepoId
 from mirrortools.places import MOST_PLACES, Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.progress import Progress
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mirrortools.deliver import EdgePool
     from mirrortools.errand import Delivery
     from mirrortools.outgoing import EdgeTally
+    from mirrortools.readers import Access
 
 _LIVE_S = 1.0
 
@@ -66,7 +67,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The host that syncs: its configuration and what lies below its root."""
+    """The host that syncs: its configuration and what lies below its root, of one realm."""
 
     config: Config
     store: Store
@@ -78,6 +79,12 @@ class Origin:
     def root(self) -> Path:
         """The folder that everything is in."""
         return self.config.root
+
+    def of(self, repository: RepositoryConfig) -> Origin:
+        """The same host where a repository is served from."""
+        if repository.realm is self.tree.realm:
+            return self
+        return replace(self, store=Store(self.root, repository.realm), tree=Tree(self.root, repository.realm))
 
     def place(self, repository: RepositoryConfig, only: tuple[str, ...] | None = None) -> Place:
         """Where one repository is resolved."""
@@ -148,6 +155,10 @@ class Call:
     standings: Standings = field(default_factory=Standings)
     stopped: threading.Event = field(default_factory=threading.Event)
 
+    def of(self, repository: RepositoryConfig) -> Call:
+        """The same run, where a repository is served from."""
+        return replace(self, origin=self.origin.of(repository))
+
     def delivers(self, repository: RepositoryConfig) -> bool:
         """Whether a repository is brought to any edge."""
         return self.pool is not None and bool(self.wish.edges_of(repository))
@@ -200,6 +211,10 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
     """
     tally = Tally()
     watch.begun(len(repositories))
+    if origin.config.has_private and not wish.dry_run:
+        from mirrortools.passes import grant
+
+        grant(origin.config, time.time())  # in front of all that it is about
     with (
         _pool(origin, repositories, wish) as pool,
         closing(_outcomes(repositories, Call(origin, wish, watch, pool, _places(origin)))) as ended,
@@ -242,7 +257,8 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
         for repository in _delivery_order(repositories, origin, wish):
-            call, outcome = Call(origin, wish, watch, pool, _places(origin)), Outcome(repository.repo)
+            call = Call(origin.of(repository), wish, watch, pool, _places(origin))
+            outcome = Outcome(repository.repo)
             with _ahead(repository, call) as ahead:
                 outcome = _deliver(repository, outcome, call, ahead) if ahead else outcome
             tally.add(outcome)
@@ -272,11 +288,21 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
         return
     from mirrortools.deliver import EdgePool
 
-    config, repos = origin.config, [repository.repo for repository in repositories]
+    config = origin.config
+    repos = [repository.repo for repository in repositories if repository.realm is Realm.PUBLIC]
     rates = origin.state.rates()
-    with EdgePool(config.edges, origin.root, repos, config.delivery_limit_bytes_s, rates) as pool:
+    with EdgePool(config.edges, origin.root, repos, config.delivery_limit_bytes_s, rates, _access(config)) as pool:
         yield pool
         origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
+
+
+def _access(config: Config) -> Callable[[str], Access] | None:
+    """Who may read on an edge; None when nothing is private."""
+    if not config.has_private:
+        return None
+    from mirrortools.passes import edge_access
+
+    return lambda edge: edge_access(config, edge, time.time())
 
 
 def _announce(origin: Origin, *, news: bool) -> MirrorError | None:
@@ -292,6 +318,7 @@ def _announce(origin: Origin, *, news: bool) -> MirrorError | None:
 
 def _sync_and_deliver(repository: RepositoryConfig, enter: Enter, call: Call) -> Outcome | None:
     """All that is to be done for a repository; None when it has to wait for its turn to fetch."""
+    call = call.of(repository)
     if call.wish.dry_run:
         return _foresee(repository, call)
     with _ahead(repository, call) as ahead:
@@ -404,6 +431,7 @@ def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Ca
 def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
     """From the source to the published tree, for one repository; None when it is not its turn to fetch."""
     origin, place = call.origin, call.origin.place(repository, call.wish.only)
+    origin.tree.refuse_elsewhere(place.repo)
     live = _Live(place.repo, origin, call.watch)
     live.begin()
     place.mirror.clear_up()
@@ -426,7 +454,9 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
     shared = call.stopped, call.places, call.standings
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
-    prospect = Publication(place.repo, target.commits, manifests, GitSnapshot({}, {}, target.head))
+    origin.tree.make()
+    git, realm = GitSnapshot({}, {}, target.head), origin.tree.realm
+    prospect = Publication(place.repo, target.commits, manifests, git, realm=realm)
     with ahead.fetching(prospect, plan.fetch) if ahead else nullcontext(tell_nobody) as told:
         pull = Pull(origin.config, place, upstream, origin.clients, plan, manifests, news.held, *shared, told)
         pull.run(origin.store, progress)

@@ -1,6 +1,7 @@
 """What nginx and rsync serve: symlink trees, Hub API files and bare git repositories, published refs last.
 
-The only module that knows the served shape. Everything it writes is below `<root>/public`:
+The only module that knows the served shape. Everything it writes is below `<root>/public`, or, of private
+repositories, in the same shape below `<root>/private`:
 
     <repo.path>/commits/<sha>/<path>      relative symlinks to blobs
     <repo.path>/meta/<sha>/…              manifest.json, info.json, info-blobs.json, brief.json, flat/…, recursive/…,
@@ -53,6 +54,7 @@ from mirrortools.model import (
     GitSnapshot,
     Manifest,
     Publication,
+    Realm,
     RepoId,
     Revision,
     check_full_ref,
@@ -62,6 +64,7 @@ from mirrortools.statements import Signed
 
 if TYPE_CHECKING:
     from mirrortools.pages import About
+    from mirrortools.revision import RevisionFiles
 
 T = TypeVar("T")
 
@@ -75,17 +78,46 @@ _GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare
 
 
 class Tree:
-    """The served tree of one root. One writer per repository: the caller holds its lock."""
+    """The served tree of one root and realm. One writer per repository: the caller holds its lock."""
 
-    def __init__(self, root: Path) -> None:
-        self.public = root / "public"
+    def __init__(self, root: Path, realm: Realm = Realm.PUBLIC) -> None:
+        self.realm = realm
+        self.served = root / realm.value
         self.stage = root / "state" / "stage"
+
+    def make(self) -> None:
+        """Make the folder that everything is in. Of a private one it alone keeps others out.
+
+        Its group may read: that is to be nginx's. Raises StoreError, NoSpace.
+        """
+        with _writing(self.served):
+            if not self.served.is_dir():
+                make_folder(self.served)
+                self.served.chmod(0o750 if self.realm is Realm.PRIVATE else 0o755)
+
+    def refuse_elsewhere(self, repo: RepoId) -> None:
+        """Refuse a repository that the other realm serves: to move it is not for a sync to do. Raises StoreError."""
+        other = self.served.with_name(self.realm.other.value)
+        if not (other / repo.path / "meta" / "refs.json").exists():
+            return
+        why = (
+            "whoever has read it keeps it, and its blobs lie among the public ones"
+            if self.realm is Realm.PRIVATE
+            else "everybody could read all that was ever published of it"
+        )
+        raise StoreError(
+            f"{repo}: is to be {self.realm} and is served from {other / repo.path}, as {other.name}. Nothing was "
+            f"moved: {why}. Leave it {other.name} in its job, or remove {other / repo.path}, {other / repo.path}.git "
+            f"and {other / LATEST / repo.path} here and on each edge that has them, then sync again"
+        )
 
     def publish(self, publication: Publication) -> bool:
         """Make a repository look like `publication`, refs last; return whether anything changed.
 
         Raises StoreError when a blob is missing (then every ref still names what it named before), NoSpace.
         """
+        if publication.realm is not self.realm:
+            raise StoreError(f"{publication.repo}: is {publication.realm} and belongs nowhere below {self.served}")
         repo, mirrors = publication.repo, publication.mirrors
         elsewhere = self.mirrors(repo) != mirrors
         changed = [elsewhere]
@@ -113,7 +145,7 @@ class Tree:
 
         repo = publication.repo
         lists = [f"{repo.path}/meta/{name}" for name in (*(f"{commit}/{RSYNC_LIST}" for commit in commits), RSYNC_LIST)]
-        folder = self.public / CHANGES
+        folder = self.served / CHANGES
         with _writing(folder):
             _replace(self._folder(repo) / "meta" / RSYNC_LIST, "".join(_of_repository(publication)).encode())
             now_s = int(time.time())
@@ -121,7 +153,7 @@ class Tree:
 
     def _point_latest(self, publication: Publication) -> None:
         """Let the files of the default branch be found by the repository's name alone."""
-        repo, link = publication.repo, self.public / LATEST / publication.repo.path
+        repo, link = publication.repo, self.served / LATEST / publication.repo.path
         with _writing(link):
             if ref := _default_ref(publication):
                 make_folder(link.parent)
@@ -135,7 +167,7 @@ class Tree:
         The same commit with another manifest (other include or exclude rules) replaces the former one.
         Raises StoreError, NoSpace.
         """
-        from mirrortools.revision import RSYNC_LIST, RevisionFiles, has_content
+        from mirrortools.revision import RSYNC_LIST, has_content
 
         folder = self._folder(manifest.revision.repo)
         commit = manifest.revision.commit
@@ -145,7 +177,7 @@ class Tree:
             return False
         self._require(manifest.iter_blobs(), str(manifest.revision))
         with self._staging(commit) as stage:
-            files = RevisionFiles(manifest, tuple(mirrors), self.public)
+            files = self._files(manifest, mirrors)
             files.write_links(stage / "files")
             files.write_meta(stage / "meta")
             move_folder(stage / "files", folder / "commits" / commit)
@@ -158,12 +190,12 @@ class Tree:
         Return whether anything changed. Raises StoreError, NoSpace.
         """
         from mirrortools.metalink import OF_REVISION
-        from mirrortools.revision import METALINKS, PAGE, RevisionFiles
+        from mirrortools.revision import METALINKS, PAGE
         from mirrortools.sums import SUMS
 
         commit = manifest.revision.commit
         meta = self._folder(manifest.revision.repo) / "meta" / commit
-        files = RevisionFiles(manifest, tuple(mirrors), self.public)
+        files = self._files(manifest, mirrors)
         with self._staging(commit) as stage:
             if files.says_where(meta):
                 return False
@@ -178,6 +210,11 @@ class Tree:
             else:
                 (meta / OF_REVISION).unlink(missing_ok=True)
         return True
+
+    def _files(self, manifest: Manifest, mirrors: Sequence[str]) -> RevisionFiles:
+        from mirrortools.revision import RevisionFiles
+
+        return RevisionFiles(manifest, tuple(mirrors), self.served, is_private=self.realm is Realm.PRIVATE)
 
     def mirrors(self, repo: RepoId) -> tuple[str, ...]:
         """The base URLs of the hosts that serve a repository, as published; none when they are not known."""
@@ -210,15 +247,15 @@ class Tree:
         from mirrortools.pages import STYLE_PATH, index
         from mirrortools.style import STYLE
 
-        with _writing(self.public):
-            _replace(self.public / STYLE_PATH, STYLE.encode())
-            _replace(self.public / SCRIPT_PATH, SCRIPT.encode())
-            write_pieces(self.public / INDEX, map(str.encode, index(self._abouts())))
+        with _writing(self.served):
+            _replace(self.served / STYLE_PATH, STYLE.encode())
+            _replace(self.served / SCRIPT_PATH, SCRIPT.encode())
+            write_pieces(self.served / INDEX, map(str.encode, index(self._abouts())))
 
     @property
     def has_index(self) -> bool:
         """Whether the index was ever written."""
-        return (self.public / INDEX).is_file()
+        return (self.served / INDEX).is_file()
 
     def _abouts(self) -> Iterator[About]:
         from mirrortools.pages import About
@@ -240,7 +277,7 @@ class Tree:
             return False
         self._require(snapshot.packs.values(), f"{repo}.git")
         former = self.git(repo)
-        bare = self.public / f"{repo.path}.git"
+        bare = self.served / f"{repo.path}.git"
         with _writing(bare):
             make_folder(bare / "refs")  # without it git does not take the folder for a repository
             _point_packs(bare / "objects" / "pack", f"{repo.path}.git/objects/pack", snapshot)
@@ -291,7 +328,7 @@ class Tree:
 
     def git(self, repo: RepoId) -> GitSnapshot | None:
         """What `git clone` sees. Raises StoreError when the record is damaged."""
-        if not (self.public / f"{repo.path}.git" / "HEAD").is_file():
+        if not (self.served / f"{repo.path}.git" / "HEAD").is_file():
             return None
         return _load(self._folder(repo) / "meta" / "git.json", GitSnapshot.from_json)
 
@@ -314,7 +351,8 @@ class Tree:
         if git is None or not (self._folder(repo) / "meta" / "refs.json").is_file():
             return None
         manifests = {commit: self.manifest(Revision(repo, commit)) for commit in self.commits(repo)}
-        return Publication(repo, self.refs(repo), {c: m for c, m in manifests.items() if m}, git, self.mirrors(repo))
+        found = {commit: manifest for commit, manifest in manifests.items() if manifest}
+        return Publication(repo, self.refs(repo), found, git, self.mirrors(repo), self.realm)
 
     def mend(self, repo: RepoId) -> bool:
         """Put away the records of a repository that are damaged, so that a sync writes them anew; whether any was.
@@ -343,7 +381,7 @@ class Tree:
         """The blob's path that a link leads to, when it has the form of ours."""
         link = f"{final}/{path}"
         try:
-            target = os.readlink(f"{self.public}/{link}")  # noqa: PTH115  (of every file of a revision)
+            target = os.readlink(f"{self.served}/{link}")  # noqa: PTH115  (of every file of a revision)
         except OSError:
             return None
         up = "../" * link.count("/")
@@ -358,7 +396,7 @@ class Tree:
     def repositories(self) -> Iterator[RepoId]:
         """Every repository whose refs were published."""
         for kind in KINDS:
-            folder = self.public / kind
+            folder = self.served / kind
             records = [*folder.glob("*/meta/refs.json"), *folder.glob("*/*/meta/refs.json")]
             for record in sorted(records):
                 yield RepoId(kind, record.parents[1].relative_to(folder).as_posix())
@@ -368,12 +406,12 @@ class Tree:
         first, _, last = repo.name.partition("/")
         if first in _RESERVED_FIRST or last in _RESERVED_LAST or first.endswith(".git"):
             raise StoreError(f"{repo.path}: cannot be served, the served tree uses this name for something else")
-        return self.public / repo.path
+        return self.served / repo.path
 
     def _require(self, blobs: Iterable[Blob], what: str) -> None:
         for blob in blobs:
             try:
-                size = os.stat(f"{self.public}/{blob.path}").st_size  # noqa: PTH116  (of every file of a revision)
+                size = os.stat(f"{self.served}/{blob.path}").st_size  # noqa: PTH116  (of every file of a revision)
             except FileNotFoundError:
                 raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
             if size != blob.size:

@@ -44,18 +44,18 @@ class ClientError(Exception):
     """A client ended with an error; the text is what it said."""
 
 
-def run_hub(version: str, endpoint: str, cache: Path, calls: Sequence[tuple[str, Any]]) -> list[Any]:
+def run_hub(version: str, endpoint: str, cache: Path, calls: Sequence[tuple[str, Any]], token: str = "") -> list[Any]:
     """Make calls of huggingface_hub `version` against `endpoint`: per call its value, or `{"error": class}`."""
     python = hub_program(version, "python")
     script = PROJECT / "tests" / "hub_calls.py"
-    output = run_client([python, script], hub_environment(endpoint, cache), json.dumps(calls))
+    output = run_client([python, script], hub_environment(endpoint, cache, token), json.dumps(calls))
     return [outcome.get("value", outcome) for outcome in json.loads(output)]
 
 
-def run_hub_cli(version: str, endpoint: str, cache: Path, words: Sequence[str | Path]) -> str:
+def run_hub_cli(version: str, endpoint: str, cache: Path, words: Sequence[str | Path], token: str = "") -> str:
     """Run `hf` (or, before there was one, `huggingface-cli`) with `words`; its standard output."""
     name = "huggingface-cli" if version.startswith("0.") else "hf"
-    return run_client([hub_program(version, name), *words], hub_environment(endpoint, cache))
+    return run_client([hub_program(version, name), *words], hub_environment(endpoint, cache, token))
 
 
 def hub_program(version: str, name: str) -> Path:
@@ -66,14 +66,15 @@ def hub_program(version: str, name: str) -> Path:
     return path
 
 
-def hub_environment(endpoint: str, cache: Path) -> dict[str, str]:
-    """An environment without a token, without telemetry, and with a cache of its own."""
+def hub_environment(endpoint: str, cache: Path, token: str = "") -> dict[str, str]:
+    """An environment without telemetry, with a cache of its own, and without a token unless one is given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     return kept | {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(cache),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **({"HF_TOKEN": token} if token else {}),
     }
 
 

@@ -47,7 +47,7 @@ def only(shown: Publication) -> Manifest:
 
 
 def meta(tree: Tree, shown: Publication) -> Path:
-    return tree.public / shown.repo.path / "meta" / only(shown).revision.commit
+    return tree.served / shown.repo.path / "meta" / only(shown).revision.commit
 
 
 def parsed(path: Path) -> dict[str, ElementTree.Element]:
@@ -97,7 +97,7 @@ def test_pieces_come_when_they_are_known(tree: Tree, shown: Publication) -> None
     """Publishing does not wait for them; once they were hashed, the metalinks are written anew."""
     tree.publish(shown)
     before = parsed(meta(tree, shown) / "revision.meta4")[LARGE].find("pieces", NAMESPACE)
-    write_pieces_of(tree.public, only(shown).files[LARGE].blob)
+    write_pieces_of(tree.served, only(shown).files[LARGE].blob)
     written = [tree.publish_metalinks(only(shown), MIRRORS) for _ in range(2)]
     pieces = parsed(meta(tree, shown) / "files" / f"{LARGE}.meta4")[LARGE].find("pieces", NAMESPACE)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import re
 import shlex
+import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -299,3 +302,28 @@ def test_abilities_are_read_from_nginx(tmp_path: Path) -> None:
     assert abilities(program) == Abilities((1, 26, 3), http3=True)
     assert abilities(program).has_http2_directive
     assert abilities(find_nginx()).version >= (1, 18)
+
+
+def test_what_is_private_is_for_the_workers_and_few_others(tmp_path: Path) -> None:
+    """A site with private repositories has their log for few, and their folder in the group of nginx's workers."""
+    prefix, root = make_prefix(tmp_path), tmp_path / "root"
+    main = prefix / "nginx.conf"
+    main.write_text(f"user nobody {grp.getgrgid(os.getgid()).gr_name};\n{main.read_text()}")
+    (root / "private").mkdir(parents=True, mode=0o750)
+    place = Installed(prefix, tmp_path / "logs")
+    changed = install(replace(installed(tmp_path, prefix), place=place, private=True))
+    standing = replace(standalone(tmp_path), private=True)
+    write_standalone(standing)
+
+    assert "hub_verdict" in (prefix / "conf.d" / "mirrortools.conf").read_text()
+    assert prefix / "conf.d" / "mirrortools.conf" in changed
+    assert (root / "private").stat().st_gid == os.getgid()
+    for log in (standing.place.private_log, tmp_path / "logs" / "mirrortools-private.log"):
+        assert stat.S_IMODE(log.stat().st_mode) == 0o640
+
+
+def test_without_private_repositories_nothing_asks_for_tokens(tmp_path: Path) -> None:
+    """Nothing of it is in the configuration of a site that has none."""
+    (text,) = [text for name, text in render(standalone(tmp_path)).items() if name == "nginx.conf"]
+
+    assert not [word for word in ("hub_private", "hub_verdict", "js_set") if word in text]

@@ -36,7 +36,7 @@ def test_a_sample_tells_whether_content_shrinks(tmp_path: Path, content: bytes, 
     blob = sha256_blob(content)
     put(tmp_path, blob, content)
 
-    assert (worth_it([blob], Store(tmp_path).public) == {blob}) == shrinks
+    assert (worth_it([blob], Store(tmp_path).served) == {blob}) == shrinks
     assert (ratio(Store(tmp_path).path(blob), blob.size) <= WORTH) == shrinks
 
 

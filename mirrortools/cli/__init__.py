@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "nginx": ("nginx", "nginx", "Print or install the configuration of nginx."),
     "rsyncd": ("rsyncd", "rsyncd", "Print or install the configuration of rsyncd."),
     "get": ("get", "get", "Download a repository from a mirror, without any configuration."),
+    "token": ("token", "token", "Give out and revoke tokens for what is private."),
     "client": ("client", "client", "Let clients on this host use a mirror, or undo that."),
     "serve": ("serve", "serve", "Serve the mirror in the foreground."),
     "systemd": ("systemd", "systemd", "Print or install service and timer units."),

@@ -88,5 +88,6 @@ def install_(invocation: Invocation, edge: str | None, name: str, prefix: Path) 
 def _site(config: Config, edge: str | None, name: str) -> Site:
     """What the origin or an edge serves. Raises ConfigError, ServeError."""
     host = config if edge is None else config.edge(edge)
-    site = Site(host.root, (host.listen,), name, metalinks=config.has_metalinks)
+    private = config.has_private if edge is None else config.edge(edge).private
+    site = Site(host.root, (host.listen,), name, metalinks=config.has_metalinks, private=private)
     return replace(site, tls=host.tls, git_socket=host.git_socket)

@@ -23,5 +23,5 @@ def serve(invocation: Invocation, listen: str | None) -> None:
     place = Standalone(config.root / "state" / "nginx", find_njs_module(), worker_user(config.root))
     address = listen or config.listen
     click.echo(f"serving {config.root} on {address}", err=True)
-    site = Site(config.root, (address,), place=place, metalinks=config.has_metalinks)
+    site = Site(config.root, (address,), place=place, metalinks=config.has_metalinks, private=config.has_private)
     run(replace(site, tls=config.tls, git_socket=config.git_socket, abilities=abilities(find_nginx())))

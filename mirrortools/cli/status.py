@@ -71,7 +71,7 @@ def _document(repository: RepositoryConfig, record: Record, root: Path) -> dict[
         "status": "failed" if interrupted else known.status,
         "running": owner,
         "progress": _progress(known) if owner else None,
-        "refs": Tree(root).refs(repository.repo),
+        "refs": Tree(root, repository.realm).refs(repository.repo),
         "lag_s": lag_s(known.lacking_since, None if known.status == "failed" else known.checked_at, now),
         "last_success": known.checked_at,
         "published_at": known.published_at,

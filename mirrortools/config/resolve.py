@@ -60,12 +60,44 @@ class _JobPart:
     minimum_rate: int | None = None
     edges: tuple[str, ...] | None = None
     hot: bool = False
+    private: bool = False
+    readers: tuple[str, ...] = ()
+    gated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Readership:
+    """Who may read a repository: everybody, or those whom it names. Groups are not resolved."""
+
+    private: bool
+    readers: tuple[str, ...]
+    gated: bool
+
+    @classmethod
+    def of(cls, part: _JobPart, form: RepositoryForm) -> _Readership:
+        """What the repository says, or else its job."""
+        return cls(
+            part.private if form.private is None else form.private,
+            part.readers if form.readers is None else form.readers,
+            part.gated if form.gated is None else form.gated,
+        )
+
+    def users(self, groups: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+        """The readers, one by one."""
+        return tuple(sorted({user for name in self.readers for user in groups.get(name, (name,))}))
 
 
 def resolve(main: File[MainForm], files: Sequence[File[JobForm]], found: list[str]) -> Config:
     """Fill in what is inherited, and append every contradiction to `found`."""
     parts = _parts(main, files)
-    for check in (_repeated_jobs, _repeated_repositories, _unknown_edges, _missing_sources, _unfit_tokens):
+    for check in (
+        _repeated_jobs,
+        _repeated_repositories,
+        _unknown_edges,
+        _missing_sources,
+        _unfit_tokens,
+        _readerships,
+    ):
         found.extend(check(main, parts))
     edges = {name: _edge(main, name, form) for name, form in main.form.edges.items()}
     found.extend(_edge_places(main, edges))
@@ -97,7 +129,7 @@ def _parts(main: File[MainForm], files: Sequence[File[JobForm]]) -> list[_JobPar
     for file in files:
         repositories = _places(file, file.form.repositories)
         form = file.form
-        said = (form.sync_interval, form.minimum_rate, form.edges, form.hot)
+        said = (form.sync_interval, form.minimum_rate, form.edges, form.hot, form.private, form.readers, form.gated)
         parts.append(_JobPart(file.document.path.stem, file, repositories, *said))
     return parts
 
@@ -119,17 +151,18 @@ def _job(main: File[MainForm], part: _JobPart) -> Job:
 def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm]) -> RepositoryConfig | None:
     """None without a source, of which `_missing_sources` speaks."""
     levels, form = (place, part.file, main), place.form
+    readership = _Readership.of(part, form)
     usual_rate = part.minimum_rate or main.form.minimum_rate
     source = _source(levels, usual_rate)
     if source is None:
         return None
-    named = _edges(form.edges, part.edges, main.form.edges)
+    named = _edges(form.edges, part.edges, () if readership.private else main.form.edges)
     edges = tuple(name for name in named if name not in main.form.edges or _takes(main.form.edges[name], form.repo))
     return RepositoryConfig(
         repo=RepoId.parse(form.repo),
         job=part.name,
         source=source,
-        backup_source=_backup_source(levels, usual_rate),
+        backup_source=_backup_source(levels[:-1] if readership.private else levels, usual_rate),
         revisions=form.revisions,
         include=form.include,
         exclude=form.exclude,
@@ -137,6 +170,9 @@ def _repository(main: File[MainForm], part: _JobPart, place: File[RepositoryForm
         force_push=form.force_push or main.form.force_push,
         hot=part.hot if form.hot is None else form.hot,
         mirrors=_mirrors(edges, main.form),
+        private=readership.private,
+        readers=readership.users(main.form.groups),
+        gated=readership.gated,
     )
 
 
@@ -205,6 +241,7 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         relay_ports=form.relay_ports,
         tls=_tls(form.tls),
         git_socket=form.git_socket,
+        private=form.private,
     )
 
 
@@ -240,6 +277,25 @@ def _unknown_edges(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[
             for index, name in enumerate(place.form.edges or ()):
                 if name not in known:
                     yield place.problem(_unknown_edge(name, known), "edges", index)
+
+
+def _readerships(main: File[MainForm], parts: Sequence[_JobPart]) -> Iterable[str]:
+    """Private repositories that nobody could read, or that would go where they may not; readers of public ones."""
+    for part in parts:
+        for place in part.repositories:
+            readership = _Readership.of(part, place.form)
+            if not readership.private:
+                if readership.readers or readership.gated:
+                    yield place.problem("`readers` and `gated` are for what is private, and this is not: private: true")
+                continue
+            if not readership.users(main.form.groups):
+                yield place.problem("private, and nobody may read it: name users or groups in `readers`")
+            for name in _edges(place.form.edges, part.edges):
+                if name in main.form.edges and not main.form.edges[name].private:
+                    yield place.problem(
+                        f"private, and the edge {name!r} is not for that: say `private: true` in its entry in "
+                        f"{main.document.path}, or leave it out of `edges`"
+                    )
 
 
 def _unknown_edge(name: str, known: Mapping[str, EdgeForm]) -> str:

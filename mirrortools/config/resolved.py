@@ -9,7 +9,7 @@ from typing import Final, Literal
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.errors import ConfigError
-from mirrortools.model import RepoId
+from mirrortools.model import Realm, RepoId
 
 # 1 Mbit/s: a model of 10 GB would take a day.
 DEFAULT_MINIMUM_RATE_BYTES_S: Final = 125_000
@@ -60,7 +60,7 @@ class EdgeConfig:
     `http` is where clients reach it; None for files means what ssh uses by itself. Other edges reach it at `relay_host`
     (None: the host of the url) and one of `relay_ports`, both included (None: any).
     `repositories` and `exclude_repositories` are fnmatch patterns of names, `include` and `exclude` of paths, as a
-    repository has them.
+    repository has them. It gets private repositories when it is `private` and they name it.
     """
 
     name: str
@@ -81,6 +81,7 @@ class EdgeConfig:
     relay_ports: tuple[int, int] | None = None
     tls: Tls | None = None
     git_socket: Path | None = None
+    private: bool = False
 
     @property
     def is_partial(self) -> bool:
@@ -120,7 +121,8 @@ class RepositoryConfig:
     `revisions` are ref names, fnmatch patterns of ref names, or commits of 40 hexadecimal digits. `include`
     and `exclude` are fnmatch patterns of whole paths, in which `*` crosses slashes. `edges` are names of
     `Config.edges`. Hot ones are looked at and fetched before all others. `mirrors` are the URLs at which clients
-    reach the edges and then the origin, as far as they are known.
+    reach the edges and then the origin, as far as they are known. A private one is served to the users among `readers`
+    alone; that it exists is told to all whom a token names when it is gated.
     """
 
     repo: RepoId
@@ -134,6 +136,14 @@ class RepositoryConfig:
     force_push: ForcePush = "refuse"
     hot: bool = False
     mirrors: tuple[str, ...] = ()
+    private: bool = False
+    readers: tuple[str, ...] = ()
+    gated: bool = False
+
+    @property
+    def realm(self) -> Realm:
+        """Where it is served from."""
+        return Realm.PRIVATE if self.private else Realm.PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +179,11 @@ class Config:
     delivery_limit_bytes_s: int | None = None
     tls: Tls | None = None
     git_socket: Path | None = None
+
+    @property
+    def has_private(self) -> bool:
+        """Whether any repository is for its readers alone."""
+        return any(repository.private for repository in self.repositories())
 
     @property
     def has_metalinks(self) -> bool:

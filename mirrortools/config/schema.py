@@ -282,6 +282,14 @@ class SourcesForm(_Form):
     )
 
 
+_PRIVATE: Final = (
+    "Serve it to its readers alone, from the root's private/. It goes to those edges alone that are named for it and "
+    "say `private: true` themselves."
+)
+_READERS: Final = "Who may read what is private: users, as `mirrortool token add` names them, and groups."
+_GATED: Final = (
+    "Tell that it exists to everybody whom a token names: who is no reader gets 403 GatedRepo instead of 404."
+)
 _HOT: Final = "Look at it and fetch it before all that is not hot, whatever its size."
 
 
@@ -308,7 +316,9 @@ class RepositoryForm(SourcesForm):
         default=(), description="fnmatch patterns of the files to leave out.", examples=[["*.bin", "onnx/"]]
     )
     edges: tuple[Name, ...] | None = Field(
-        default=None, description="Names of the edges to deliver to; all when left out.", examples=[["bj1"]]
+        default=None,
+        description="Names of the edges to deliver to; all when left out, none when private.",
+        examples=[["bj1"]],
     )
     force_push: Literal["refuse", "accept"] | None = Field(
         default=None,
@@ -316,6 +326,11 @@ class RepositoryForm(SourcesForm):
         examples=["accept"],
     )
     hot: bool | None = Field(default=None, description=f"{_HOT} As in the job when left out.", examples=[True])
+    private: bool | None = Field(default=None, description=f"{_PRIVATE} As in the job when left out.", examples=[True])
+    readers: tuple[Name, ...] | None = Field(
+        default=None, description=f"{_READERS} As in the job when left out.", examples=[["alice"]]
+    )
+    gated: bool | None = Field(default=None, description=f"{_GATED} As in the job when left out.", examples=[True])
 
     @model_validator(mode="before")
     @classmethod
@@ -420,6 +435,11 @@ class EdgeForm(_Form):
     exclude: Patterns = Field(
         default=(), description="fnmatch patterns of the files that it does not get.", examples=[["*.bin"]]
     )
+    private: bool = Field(
+        default=False,
+        description="Whether it may have private repositories: those that name it in their `edges`, and their readers.",
+        examples=[True],
+    )
     quota: Size | None = Field(
         default=None,
         description="The most that it may hold. A repository that would go beyond it is left out; hot ones come first, "
@@ -452,10 +472,13 @@ class JobForm(SourcesForm):
     )
     edges: tuple[Name, ...] | None = Field(
         default=None,
-        description="Edges for the repositories that name none; all when left out.",
+        description="Edges for the repositories that name none; all when left out, none when private.",
         examples=[["bj1"]],
     )
     hot: bool = Field(default=False, description=f"{_HOT} For the repositories that do not say.", examples=[True])
+    private: bool = Field(default=False, description=_PRIVATE, examples=[True])
+    readers: tuple[Name, ...] = Field(default=(), description=_READERS, examples=[["alice", "team-vision"]])
+    gated: bool = Field(default=False, description=_GATED, examples=[True])
     repositories: _Repositories = Field(description="What to mirror.", examples=_REPOSITORY_EXAMPLES)
 
 
@@ -526,6 +549,11 @@ class MainForm(SourcesForm):
         default_factory=dict,
         description="The hosts that serve a copy, by name.",
         examples=[{"bj1": {"url": "ssh://mirror@bj1.example/srv/mirrortools", "http": "https://bj1.example"}}],
+    )
+    groups: dict[Name, tuple[Name, ...]] = Field(
+        default_factory=dict,
+        description="Users by the name of their group, for `readers`.",
+        examples=[{"team-vision": ["bob", "carol"]}],
     )
     repositories: _Repositories | None = Field(
         default=None,

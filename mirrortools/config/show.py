@@ -95,6 +95,7 @@ def _edge(edge: EdgeConfig) -> Document:
         "quota": None if edge.quota_bytes is None else format_size(edge.quota_bytes),
         "min_free": format_size(edge.min_free_bytes),
         "incoming_limit": edge.incoming_limit_bytes and format_size(edge.incoming_limit_bytes),
+        "private": edge.private,
     }
 
 
@@ -126,6 +127,9 @@ def _repository(repository: RepositoryConfig, usual_rate: int) -> Document:
         "backup_source": _source(backup, usual_rate) if backup else None,
         "force_push": repository.force_push,
         "hot": repository.hot,
+        "private": repository.private,
+        "readers": list(repository.readers),
+        "gated": repository.gated,
     }
 
 

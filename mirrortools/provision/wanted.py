@@ -24,6 +24,7 @@ LOGS: Final = "/var/log/mirrortools"
 RSYNCD: Final = f"/etc/{rsyncd.MAIN_FILE}"
 INCLUDE: Final = f"&include /etc/{rsyncd.FOLDER}"
 NGINX: Final = "/etc/nginx"
+PRIVATE_LOG: Final = Installed().private_log
 WELCOME: Final = f"{NGINX}/sites-enabled/default"
 WELCOME_TARGET: Final = f"{NGINX}/sites-available/default"
 LOGROTATE: Final = "/etc/logrotate.d/mirrortools"
@@ -39,6 +40,8 @@ NEEDS: Final[Mapping[str, str]] = {
     "/usr/lib/nginx/modules/ngx_http_js_module.so": "libnginx-mod-http-js",
     "/usr/sbin/logrotate": "logrotate",
 }
+# The group of nginx's workers, as Debian has it.
+WORKERS: Final = "www-data"
 _ROOT: Final = "root:root"
 
 
@@ -174,6 +177,7 @@ def folders(setting: Setting, home: str, made: bool) -> list[Folder]:
         Folder(PROGRAM, is_program=True),
         Folder(root, account),
         Folder(f"{root}/public", account),
+        *([Folder(f"{root}/private", f"{setting.account}:{WORKERS}", 0o750)] if setting.edge.private else []),
         Folder(f"{root}/state", account, 0o700),
         Folder(f"{root}/state/keys", account, 0o700),
         Folder(f"{NGINX}/mirrortools", is_program=True),
@@ -193,6 +197,7 @@ def files(setting: Setting, home: str, made: bool, present_keys: bytes | None) -
         File(RECEIVER, installed_receiver()),
         File(signer, f"{setting.signer}\n".encode(), account, 0o600, once=True),
         *(_rsyncd(setting) if setting.rsyncd else []),
+        *([File(str(PRIVATE_LOG), b"", f"{WORKERS}:adm", 0o640, once=True)] if setting.edge.private else []),
         *nginx_files(setting),
         keys,
     ]
@@ -200,7 +205,8 @@ def files(setting: Setting, home: str, made: bool, present_keys: bytes | None) -
 
 def nginx_files(setting: Setting) -> list[File]:
     """What nginx serves the edge by: what `mirrortool nginx print --edge` prints."""
-    site = Site(setting.edge.root, (setting.edge.listen,), setting.server_name or "", Installed())
+    edge = setting.edge
+    site = Site(edge.root, (edge.listen,), setting.server_name or "", Installed(), private=edge.private)
     return [File(f"{NGINX}/{name}", text.encode()) for name, text in render(site).items()]
 
 

@@ -1,11 +1,13 @@
-// What files alone cannot answer: the two requests that carry a body, the list of repositories, and LFS pointers.
-// Written for njs 0.7.9: no spread, no destructuring. nginx sets $hub_public for lfsBatch and list, $hub_repository and
-// $hub_commit for pathsInfo.
+// What files alone cannot answer: the two requests that carry a body, the list of repositories, LFS pointers, and who may
+// read what is private. Written for njs 0.7.9: no spread, no destructuring. nginx sets $hub_public for lfsBatch and list,
+// $hub_repository and $hub_commit for pathsInfo; $hub_private and $hub_public_root where there is anything private.
 
+import crypto from 'crypto';
 import fs from 'fs';
 import querystring from 'querystring';
 
 const OID = /^[0-9a-f]{64}$/;
+const COMMIT = /^[0-9a-f]{40}$/;
 const MOST_OBJECTS = 10000;
 const LFS_TYPE = 'application/vnd.git-lfs+json';
 // The name under which mirrortools.revision writes a folder's listing into that folder.
@@ -16,6 +18,31 @@ const SELECTORS = ['search', 'author', 'limit', 'cursor', 'full', 'cardData', 'c
 
 // POST {repository}/info/lfs/objects/batch, see git-lfs's docs/api/batch.md.
 function lfsBatch(r) {
+    const base = baseUrl(r) + '/blobs/sha256/';
+    const blobs = r.variables.hub_public + '/blobs/sha256/';
+    answerBatch(r, () => oid => {
+        const place = oid.slice(0, 2) + '/' + oid.slice(2, 4) + '/' + oid;
+        return { file: blobs + place, download: { href: base + place } };
+    });
+}
+
+// The same of a private repository, which has no blobs by their digest alone: those of its own files are told, and are
+// fetched by their names there, as who asks for them now.
+function lfsBatchOfOne(r) {
+    const repository = r.variables.hub_repository;
+    const base = baseUrl(r) + '/' + (r.variables.hub_prefix || '') + r.variables.hub_repo + '/resolve/';
+    const header = { Authorization: r.headersIn['Authorization'] };
+    answerBatch(r, asked => {
+        const files = filesOf(repository, asked);
+        return oid => files[oid] && {
+            file: repository + '/commits/' + files[oid],
+            download: { href: base + files[oid].split('/').map(encodeURIComponent).join('/'), header: header },
+        };
+    });
+}
+
+// Answer a batch; `finder` makes of all objects that are asked for what gives the file and the download of one.
+function answerBatch(r, finder) {
     if (r.method !== 'POST') {
         return answer(r, 405, LFS_TYPE, { message: 'POST a batch request here' });
     }
@@ -24,10 +51,34 @@ function lfsBatch(r) {
     if (problem) {
         return answer(r, problem.status, LFS_TYPE, { message: problem.message });
     }
-    const base = baseUrl(r) + '/blobs/sha256/';
-    const blobs = r.variables.hub_public + '/blobs/sha256/';
-    const objects = request.objects.map(object => batchObject(object, base, blobs));
+    const find = finder(request.objects);
+    const objects = request.objects.map(object => batchObject(object, find));
     answer(r, 200, LFS_TYPE, { transfer: 'basic', hash_algo: 'sha256', objects: objects });
+}
+
+// Digest → commit/path of those that are asked for, in the revisions that refs name, then in the others.
+function filesOf(repository, asked) {
+    const found = {};
+    const left = {};
+    asked.filter(each => each && OID.test(each.oid)).forEach(each => { left[each.oid] = true; });
+    const commits = commitsOf(repository + '/meta');
+    for (let i = 0; i < commits.length && Object.keys(left).length; i++) {
+        text(repository + '/meta/' + commits[i] + '/SHA256SUMS').split('\n').forEach(line => {
+            const oid = line.slice(0, 64);
+            if (left[oid]) {
+                found[oid] = commits[i] + '/' + line.slice(66);
+                delete left[oid];
+            }
+        });
+    }
+    return found;
+}
+
+function commitsOf(meta) {
+    const refs = document(meta + '/refs.json') || { refs: {} };
+    const commits = Object.keys(refs.refs).map(name => refs.refs[name]);
+    const all = folders(meta).filter(name => COMMIT.test(name) && commits.indexOf(name) < 0);
+    return commits.concat(all);
 }
 
 function batchProblem(request) {
@@ -50,22 +101,22 @@ function batchProblem(request) {
 }
 
 // The answer for one object: exactly the one that was asked for.
-function batchObject(asked, base, blobs) {
+function batchObject(asked, find) {
     const oid = asked && typeof asked.oid === 'string' ? asked.oid : '';
     const object = { oid: oid, size: asked && asked.size ? asked.size : 0 };
     if (!OID.test(oid)) {
         object.error = { code: 422, message: 'not a sha256' };
         return object;
     }
-    const place = oid.slice(0, 2) + '/' + oid.slice(2, 4) + '/' + oid;
-    const size = fileSize(blobs + place);
+    const known = find(oid);
+    const size = known ? fileSize(known.file) : null;
     if (size === null) {
         object.error = { code: 404, message: 'not on this mirror' };
     } else if (size !== object.size) {
         object.error = { code: 422, message: 'this object has ' + size + ' bytes' };
     } else {
         object.authenticated = true;
-        object.actions = { download: { href: base + place } };
+        object.actions = { download: known.download };
     }
     return object;
 }
@@ -233,12 +284,85 @@ function pointer(r) {
     r.return(200, 'version https://git-lfs.github.com/spec/v1\noid sha256:' + oid + '\nsize ' + size + '\n');
 }
 
-function document(file) {
-    try {
-        return JSON.parse(fs.readFileSync(file, 'utf8'));
-    } catch (error) {
-        return null;
+// The user whom a request's token names: Bearer as the Hub's clients send it, or the password of Basic, as git does.
+// A token is not compared, its hash is looked up: a file with that name says whose it is, see mirrortools.readers.
+function reader(r) {
+    const token = sentToken(r.headersIn['Authorization'] || '');
+    if (!token) {
+        return '';
     }
+    const hash = crypto.createHash('sha256').update(token).digest('hex');
+    const known = document(r.variables.hub_private + '/.access/tokens/' + hash);
+    return known && !(known.expires_at && known.expires_at * 1000 <= Date.now()) ? known.user : '';
+}
+
+function sentToken(authorization) {
+    const words = authorization.split(' ');
+    const scheme = words[0].toLowerCase();
+    if (words.length !== 2 || (scheme !== 'bearer' && scheme !== 'basic')) {
+        return '';
+    }
+    if (scheme === 'bearer') {
+        return words[1];
+    }
+    const pair = Buffer.from(words[1], 'base64').toString();
+    return pair.slice(pair.indexOf(':') + 1);
+}
+
+// What whoever asks may do with the repository that is not public: 200; 401 for who is nobody; 404, as of one that is not
+// there, for who is no reader, or 403 where its job tells such users that it is there.
+function verdict(r) {
+    const user = r.variables.hub_reader;
+    if (!user) {
+        return '401';
+    }
+    const path = r.variables.hub_repository.slice(r.variables.hub_public_root.length + 1);
+    const list = document(r.variables.hub_private + '/.access/repositories/' + encodeURIComponent(path));
+    if (list && list.readers.indexOf(user) >= 0) {
+        return '200';
+    }
+    return list && list.gated ? '403' : '404';
+}
+
+// The answer to who may not read, with the codes by which the Hub's clients know what to tell.
+function refused(r) {
+    const status = Number(r.variables.hub_verdict);
+    const gated = status === 403;
+    const message = gated ? 'Access to this repository is restricted, and you are not on its list'
+        : 'Repository not found on this mirror';
+    if (status === 401) {
+        r.headersOut['WWW-Authenticate'] = 'Basic realm="mirror", charset="UTF-8"';
+    }
+    r.headersOut['X-Error-Code'] = gated ? 'GatedRepo' : 'RepoNotFound';
+    r.headersOut['X-Error-Message'] = message;
+    r.headersOut['Cache-Control'] = 'private, no-cache';
+    answer(r, status, 'application/json', { error: message });
+}
+
+// GET /api/whoami-v2: whom the token names. `hf auth login` asks for it.
+function whoami(r) {
+    const user = r.variables.hub_reader;
+    if (!user) {
+        const message = 'Invalid credentials in Authorization header';
+        r.headersOut['X-Error-Message'] = message;
+        return answer(r, 401, 'application/json', { error: message });
+    }
+    const token = { displayName: user, role: 'read' };
+    const account = { type: 'user', id: user, name: user, fullname: user, email: null, orgs: [] };
+    account.auth = { type: 'access_token', accessToken: token };
+    answer(r, 200, 'application/json', account);
+}
+
+function text(file) {
+    try {
+        return fs.readFileSync(file, 'utf8');
+    } catch (error) {
+        return '';
+    }
+}
+
+function document(file) {
+    return parsed(text(file));
 }
 
 function isInside(path) {
@@ -259,9 +383,9 @@ function baseUrl(r) {
     return scheme + '://' + (r.headersIn['Host'] || r.variables.host);
 }
 
-function parsed(text) {
+function parsed(json) {
     try {
-        return JSON.parse(text);
+        return JSON.parse(json);
     } catch (error) {
         return null;
     }
@@ -272,4 +396,6 @@ function answer(r, status, type, document) {
     r.return(status, JSON.stringify(document));
 }
 
-export default { huge, lfsBatch, list, pathsInfo, pointer };
+export default {
+    huge, lfsBatch, lfsBatchOfOne, list, pathsInfo, pointer, reader, refused, verdict, whoami,
+};
