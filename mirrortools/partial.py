@@ -184,7 +184,7 @@ class Partial:
             beside.replace(self.journal)
         self._journal = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if not self.done:
-            os.ftruncate(self._journal, 0)
+            _empty(self._journal)
             os.write(self._journal, journal_header(self.segments).encode())
 
     def _segment_digest(self, start: int, stop: int) -> str:
@@ -454,6 +454,16 @@ def part_of(folder: Path, blob: Blob) -> Path:
 def _whole_buffer(content: memoryview) -> memoryview:
     """The buffer of the ring that a segment lies in the beginning of."""
     return memoryview(content.obj)
+
+
+def _empty(file: int) -> None:
+    """Make an open file empty if it is not.
+
+    ext4 flushes a file that was truncated to nothing when it is closed, new or not, and waits for the disk when it is
+    deleted: 3 ms for each blob.
+    """
+    if os.fstat(file).st_size:
+        os.ftruncate(file, 0)
 
 
 def _open_alone(path: Path) -> int:
