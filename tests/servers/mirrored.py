@@ -45,10 +45,9 @@ class Mirrored:
 
     @staticmethod
     def replace(blob: Path, content: bytes) -> None:
-        """Serve other bytes under the name of a blob."""
-        beside = blob.with_suffix(".new")
-        beside.write_bytes(content)
-        beside.replace(blob)
+        """Serve other bytes, of the same number, under the name of a blob."""
+        with blob.open("r+b") as file:
+            file.write(content)
 
     def _words(self, repos: Sequence[str], *words: str) -> list[str]:
         self._source.mkdir(parents=True, exist_ok=True)
