@@ -65,6 +65,8 @@ class Passes:
             return [Pass(**item) for item in json.loads(self._path.read_bytes())["tokens"]]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise write_error(self._path, error) from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"{self._path}: damaged ({error!r}); put it back from a backup, or remove it") from error
 

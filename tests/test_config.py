@@ -460,7 +460,8 @@ def test_what_show_prints_loads_as_the_same(tmp_path: Path) -> None:
     text = (
         "sync_interval: 90m\nrepositories: [a/b, {repo: c/d, source: {url: 'https://h', token_file: /t}, edges: []}]\n"
     )
-    config = read(tmp_path / "first", main, qwen=JOB, other=text)
+    own = "private: true\nreaders: [bob, alice]\nrepositories: [{repo: e/f, gated: true, edges: []}]\n"
+    config = read(tmp_path / "first", main, qwen=JOB, other=text, own=own)
 
     assert _written_again(config, tmp_path / "second") == replace(config, jobs=dict(config.jobs))
 
@@ -472,7 +473,10 @@ def test_the_examples_load(tmp_path: Path) -> None:
     config = load(tmp_path / "mirrortool.yaml", {})
     own = config.job("own-models").repositories[0]
 
-    assert sorted(config.jobs) == ["datasets", "own-models", "qwen"]
+    hidden = config.job("private").repositories[-1]
+
+    assert sorted(config.jobs) == ["datasets", "own-models", "private", "qwen"]
+    assert (hidden.private, hidden.readers, hidden.gated, hidden.edges) == (True, ("alice",), True, ())
     assert (own.source.scheme, own.backup_source) == ("dir", None)
 
 

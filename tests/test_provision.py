@@ -169,7 +169,9 @@ def test_the_way_back_takes_away_what_the_record_names() -> None:
     assert f"put {WELCOME} back" in says(kept)
     assert "userdel" not in str(kept.steps)
     assert "/srv/edge and the account mirror, whose it is, stay" in says(kept)
-    assert ("rm", "-rf", "--", "/srv/edge/public", "/srv/edge/state") in [step.words for step in purged.steps]
+    assert ("rm", "-rf", "--", *(f"/srv/edge/{name}" for name in ("public", "private", "state"))) in [
+        step.words for step in purged.steps
+    ]
     assert ("userdel", "mirror") in [step.words for step in purged.steps]
     assert removal(SETTING, after(kept, there), purge=False).steps == ()
 
@@ -322,3 +324,15 @@ def test_keys_that_root_makes_belong_to_the_account_that_syncs(tmp_path: Path) -
 
     assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(1234, 1235)}
     assert len(made) == 6
+
+
+def test_an_edge_for_what_is_private_lets_nginx_in_and_few_others() -> None:
+    """The folder is in the group of the workers, the log is there before nginx makes it, nginx serves it."""
+    open_edge, closed = plan(SETTING, BARE), plan(replace(SETTING, edge=replace(EDGE, private=True)), BARE)
+    texts = [[" ".join(step.words) for step in steps.steps] for steps in (open_edge, closed)]
+    config = [step.data or b"" for step in closed.steps if "/etc/nginx/conf.d/mirrortools.conf" in step.words]
+
+    assert not [words for words in texts[0] if "private" in words]
+    assert [words for words in texts[1] if "/srv/edge/private mirror:www-data 750" in words]
+    assert [words for words in texts[1] if "mirrortools-private.log www-data:adm 640" in words]
+    assert b"hub_verdict" in config[0]

@@ -12,6 +12,7 @@ from mirrortools.config import Config
 from mirrortools.config.quantities import parse_duration
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.passes import Passes, grant
+from mirrortools.serve import worker_user
 from mirrortools.text import count, moment
 
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -42,6 +43,7 @@ def add(invocation: Invocation, name: str, expires: int | None) -> None:
     A user may have several. It works like one of the Hub: HF_TOKEN, `hf auth login --token`, git's password.
     """
     config = invocation.config
+    _check_account(config)
     if not _USER.match(name):
         raise ConfigError(f"expected a name of letters, digits, '.', '_' and '-', got {name!r}")
     secret, made = Passes(config.root).add(name, int(time.time()), expires)
@@ -88,12 +90,22 @@ def list_(invocation: Invocation, as_json: bool) -> None:
 def revoke(invocation: Invocation, name: str) -> None:
     """Revoke all tokens of the user NAME, or the one with that id. Here it counts from the next request on."""
     config = invocation.config
+    _check_account(config)
     revoked = Passes(config.root).revoke(name)
     if not revoked:
         raise ConfigError(f"no token has the user or id {name!r}; `mirrortool token list` tells them")
     grant(config, time.time())
     click.echo(f"revoked {count(len(revoked), 'token')}: {', '.join(f'{each.id} of {each.user}' for each in revoked)}")
     _tell_of_edges(config, "go by the old list until")
+
+
+def _check_account(config: Config) -> None:
+    """Refuse to write as root what a sync could not change afterwards. Raises ConfigError."""
+    owner = worker_user(config.root)
+    if owner not in ("", "root"):
+        raise ConfigError(
+            f"{config.root} belongs to {owner}; run this as that account: sudo -u {owner} mirrortool token …"
+        )
 
 
 def _tell_of_edges(config: Config, what: str) -> None:
