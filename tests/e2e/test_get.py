@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -18,8 +19,9 @@ from typing import Any
 import pytest
 
 from mirrortools.store import Store
-from tests.clients import hub_environment, hub_program, read_folder, run_client, run_hub
+from tests.clients import curl, hub_environment, hub_program, read_folder, run_client, run_hub
 from tests.delivery import noise, sha256_blob
+from tests.fakes import Heard, ScriptedServer, answer
 from tests.mirror import Ended, Mirror
 from tests.servers import Nginx, free_port
 
@@ -251,52 +253,57 @@ def test_a_folder_that_holds_another_repository_is_left_alone(mirrors: Mirrors, 
 def test_a_run_that_was_ended_goes_on(mirrors: Mirrors, tmp_path: Path, number: signal.Signals) -> None:
     """Segments that were verified are kept, the folder holds no half, and a stopped run says how to go on."""
     folder = tmp_path / "tiny"
-    with Slow(mirrors, tmp_path / "slow") as slow:
-        words = (REPO, "--from", slow.url, "--to", str(folder), "--include", MODEL)
-        running = subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True, env=environment(), cwd="/")
-        journal = folder / ".mirrortool" / "partial" / f"{sha256_blob(SECOND[MODEL]).digest}.journal"
-        while not (journal.exists() and journal.read_text().count("\n") > 2):
-            assert running.poll() is None
-            time.sleep(0.05)
-        seen = files_of(folder).keys()
-        running.send_signal(number)
-        said = running.communicate(timeout=30)[1]
+    journal = folder / ".mirrortool" / "partial" / f"{sha256_blob(SECOND[MODEL]).digest}.journal"
+    with Holding(mirrors) as holding:
+        words = (REPO, "--from", holding.url, "--to", str(folder), "--include", MODEL)
+        with subprocess.Popen(
+            command(*words), stderr=subprocess.PIPE, text=True, env=environment(), cwd="/"
+        ) as running:
+            while running.poll() is None and not (journal.exists() and journal.read_text().count("\n") > 2):
+                time.sleep(0.02)
+            seen = files_of(folder).keys()
+            running.send_signal(number)
+            said = running.communicate(timeout=60)[1]
     outcome = get(mirrors, folder, "--include", MODEL)
 
     assert not {path for path in seen if not path.startswith(".mirrortool/")}
     assert running.returncode == (-9 if number == signal.SIGKILL else 128 + number)
-    assert number == signal.SIGKILL or f"go on with: mirrortool get {REPO} --from {slow.url}" in said
+    assert number == signal.SIGKILL or f"go on with: mirrortool get {REPO} --from {holding.url}" in said
     assert outcome["resumed_bytes"] >= 8 * MIB
     assert outcome["fetched_bytes"] == len(SECOND[MODEL]) - outcome["resumed_bytes"]
     assert files_of(folder) == {MODEL: SECOND[MODEL]}
 
 
-class Slow:
-    """The origin behind a server that gives 8 MiB a second, and says of no mirrors."""
+class Holding:
+    """The origin behind a server that knows no mirrors, and holds what is asked of the model beyond its first 8 MiB."""
 
-    def __init__(self, mirrors: Mirrors, folder: Path) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        text = f"""
-            pid nginx.pid;
-            events {{ }}
-            http {{
-                access_log off;
-                server {{
-                    listen 127.0.0.1:{port};
-                    location / {{ proxy_pass {mirrors.urls["origin"]}; limit_rate 8m; proxy_buffering off; }}
-                    location ~ mirrors.json$ {{ return 404; }}
-                }}
-            }}
-        """
-        self._server = Nginx(text, folder, [port])
+    def __init__(self, mirrors: Mirrors) -> None:
+        self._origin = mirrors.urls["origin"]
+        self._ended = threading.Event()
+        self._server = ScriptedServer(self._script)
 
-    def __enter__(self) -> Slow:
-        self._server.start()
+    @property
+    def url(self) -> str:
+        return self._server.origin
+
+    def _script(self, heard: Heard) -> bytes | None:
+        if "range" not in heard.headers:
+            got = curl(f"{self._origin}{heard.target}")
+            return answer(got.body, 404 if "mirrors.json" in heard.target else got.status)
+        first, last = map(int, heard.headers["range"].removeprefix("bytes=").split("-"))
+        if last >= 8 * MIB:
+            self._ended.wait(60)
+            return None
+        part = SECOND[MODEL][first : last + 1]
+        return answer(part, 206, Content_Range=f"bytes {first}-{last}/{len(SECOND[MODEL])}")
+
+    def __enter__(self) -> Holding:
+        self._server.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._server.stop()
+    def __exit__(self, *trouble: Any) -> None:
+        self._ended.set()
+        self._server.__exit__(*trouble)
 
 
 def test_a_host_with_wrong_bytes_is_survived_and_told(mirrors: Mirrors, tmp_path: Path) -> None:
