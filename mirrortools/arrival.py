@@ -412,6 +412,7 @@ class Arrival:
             self.adopted = True
             self._desk.told(self.partial.blob, self.partial.blob.size)
             if self._suspect not in ("", self._alone):
+                self._sources.distrust({self._suspect})
                 _log.warning(
                     "%s: gave wrong bytes of %s, which came right from %s", self._suspect, self._name, self._alone
                 )
@@ -456,6 +457,7 @@ class Arrival:
         self._suspect = ""
         if len(contributors) == 1:
             self._refused |= contributors
+            self._sources.distrust(contributors)
         remaining = self._sources.in_order(self._refused)
         make_folder(aside.parent)
         self.partial.move_away(aside)

@@ -16,11 +16,12 @@ _log = logging.getLogger("mirrortools.fetch")
 
 
 class Sources:
-    """Who is to be left alone for a while, who cannot seek, who is too slow."""
+    """Who is to be left alone for a while, who cannot seek, who is too slow, who has given wrong bytes."""
 
     def __init__(self, desk: Desk) -> None:
         self.stopped = desk.stopped
         self.cannot_seek: set[str] = set()
+        self._liars: set[str] = set()
         self._desk = desk
         self._standings = desk.standings
 
@@ -39,8 +40,12 @@ class Sources:
         """The sources that may be asked and have not failed lately."""
         return [source for source in self.in_order(refused) if not self._is_cooling(source)]
 
+    def distrust(self, names: Collection[str]) -> None:
+        """Ask sources that gave wrong bytes of one blob last for all others, too."""
+        self._liars.update(names)
+
     def _is_cooling(self, source: ByteSource) -> bool:
-        return self._standings.is_cooling(self._place(source), self._desk.clock())
+        return source.name in self._liars or self._standings.is_cooling(self._place(source), self._desk.clock())
 
     def _place(self, source: ByteSource) -> str:
         return self._desk.terms_of(source).place

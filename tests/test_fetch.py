@@ -136,6 +136,17 @@ def test_what_git_names_is_fetched_and_verified_by_that_name(tmp_path: Path) -> 
     assert all(desk.store.path(git_blob(content)).read_bytes() == content for content in (large, *small))
 
 
+def test_who_lied_about_one_blob_is_asked_last_for_the_others(tmp_path: Path) -> None:
+    """Otherwise each of them would come twice."""
+    contents = [noise(SEGMENT * 3, 100 + i) for i in range(7)]
+    liar, honest = FakeSource("liar", contents, Faults(wrong=True)), FakeSource("honest", contents)
+    desk = desk_for(tmp_path, [liar, honest], workers=1)
+    bring(desk, *contents)
+
+    assert all(stored(desk, content) == content for content in contents)
+    assert liar.sent_bytes < 4 * SEGMENT * 3
+
+
 def test_a_liar_is_found_out_though_another_source_gave_most(tmp_path: Path) -> None:
     """Bytes of two sources are mixed and wrong: each is then asked alone, until one is right."""
     content = noise(SEGMENT * 24)
