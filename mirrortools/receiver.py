@@ -294,7 +294,7 @@ class Receiver:
         return problem
 
     def _patch(self, request: Request) -> Answer:
-        """Make a blob in incoming out of one that is here and a file of new bytes; `adopt` will hash it.
+        """Make a blob out of one that is here and a file of new bytes, and adopt it when it hashes right.
 
         What cannot be patched is told, so that the whole is sent.
         """
@@ -311,9 +311,14 @@ class Receiver:
             return {"patched": False}
         if blob.size > self._bounds.room_bytes(self.root):
             return {"patched": False}  # so that rsync finds the bound, and says it
-        _remove(incoming / blob.digest)
-        sources = self._store.path(base), incoming / fresh.digest
-        patch(sources, incoming / blob.digest, steps)
+        path, digest = incoming / blob.digest, blob.new_hash()
+        _remove(path)
+        patch((self._store.path(base), incoming / fresh.digest), path, steps, digest)
+        if digest.hexdigest() != blob.digest:
+            _remove(path)
+            return {"patched": False}
+        self._store.verify_and_adopt(path, blob, digest.hexdigest())
+        self._count(blob)
         return {"patched": True}
 
     def _relay(self, request: Request) -> Answer:

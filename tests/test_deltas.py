@@ -133,7 +133,8 @@ def test_a_delta_is_the_new_bytes_in_a_file_and_the_way_back(tmp_path: Path) -> 
     steps = [(step.is_new, step.offset, step.length) for step in delta.steps]
     check_steps(steps, delta.blob, delta.base, delta.fresh)
     fresh = delta.folder / delta.fresh.path
-    patch((Store(tmp_path).path(delta.base), fresh), tmp_path / "made", steps)
+    digest = delta.blob.new_hash()
+    patch((Store(tmp_path).path(delta.base), fresh), tmp_path / "made", steps, digest)
     size = fresh.stat().st_size
     deltas.close()
 
