@@ -15,7 +15,7 @@ from typing import Any
 from bench.case import PROJECT, DidNotRun, WrongBytes, one_line
 from bench.deliveries import Carrier, Sample, run, touch
 from bench.farm import Farm
-from bench.journeys import Journey, journeys
+from bench.journeys import Journey, Target, journeys
 from bench.report import stamp_now
 from bench.verdicts import met, spread
 
@@ -72,9 +72,10 @@ def _measure(journey: Journey, options: argparse.Namespace) -> dict[str, Entry]:
 def _run_one(journey: Journey, carrier: Carrier, entry: Entry, folder: Path) -> None:
     """One run, on hosts that are made for it, so that nothing is left of what was done to others."""
     try:
-        with Farm(folder, journey.edges, journey.rate_bits) as farm:
-            published = farm.publish(journey.content)
-            farm.clear()
+        with (
+            Farm(folder, journey.edges, journey.rate_bits) as farm,
+            journey.scene.set_up(farm, journey.content) as published,
+        ):
             touch(published.size_bytes * journey.edges, folder)
             farm.warm(published)
             sample = run(farm, carrier, published, farm.edges, journey.troubles, journey.ideal_s)
@@ -114,28 +115,17 @@ def _report(record: Mapping[str, Any]) -> str:
         found = record[name]
         journey = next(journey for journey in journeys(found["scale"]) if journey.name == name)
         samples = {carrier: [Sample(**s) for s in e["samples"]] for carrier, e in found["carriers"].items()}
-        ratios = _ratios(journey, samples)
-        glance.append(_glance_row(journey, ratios))
+        glance += [_glance_row(journey, target, journey.ratios(target, samples)) for target in journey.targets]
         sections += _section(journey, found, samples)
     head = ["| work | against | required | measured | |", "|---|---|---|---|---|"]
     return "\n".join([_TOP, *head, *glance, "", *sections])
 
 
-def _ratios(journey: Journey, samples: Mapping[str, Sequence[Sample]]) -> list[float]:
-    """Ours in size/rate, or in the peer's time of the same round."""
-    ours = samples.get("ours", [])
-    if journey.against == "size/rate":
-        return [journey.ratio(sample, None) for sample in ours]
-    return [journey.ratio(sample, peer) for sample, peer in zip(ours, samples.get(journey.against, []), strict=False)]
-
-
-def _glance_row(journey: Journey, ratios: Sequence[float]) -> str:
-    required = f"≤ {journey.required:.2f}×" if journey.required >= 1 else f"≥ {1 / journey.required:.2g}× faster"
+def _glance_row(journey: Journey, target: Target, ratios: Sequence[float]) -> str:
+    row = f"| {journey.title} | {target.against} | {target.text} |"
     if not ratios:
-        return f"| {journey.title} | {journey.against} | {required} | not measured | |"
-    is_met = statistics.median(ratios) <= journey.required
-    shown = f"{spread(ratios)}×" if journey.required >= 1 else f"{spread([1 / ratio for ratio in ratios])}× faster"
-    return f"| {journey.title} | {journey.against} | {required} | {shown} | {met(is_met)} |"
+        return f"{row} not measured | |"
+    return f"{row} {target.shown(ratios)} | {met(statistics.median(ratios) <= target.most)} |"
 
 
 def _section(journey: Journey, found: Mapping[str, Any], samples: Mapping[str, Sequence[Sample]]) -> list[str]:

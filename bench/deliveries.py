@@ -55,18 +55,17 @@ class Ours:
     name: str = "ours"
     about: str = "`mirrortool deliver`: from its start until an edge shows the revision, which it has hashed"
     more: Mapping[str, Any] = field(default_factory=dict)
+    fewer: int = 1
 
     def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:
-        """One process for all edges."""
-        config = farm.configure([published.repo], farm.edge_forms(edges, **self.more))
+        """One process for all edges, and for all repositories, or one in `fewer`."""
+        repos = [published.repo, *published.others][:: self.fewer]
+        config = farm.configure(repos, farm.edge_forms(edges, **self.more))
         return [[str(MIRRORTOOL), "--config", str(config), "deliver", "--all", "--json"]]
 
     def is_there(self, farm: Farm, published: Published, edge: str) -> bool:
         """Whether the edge shows the revision."""
-        link = farm.edge_root(edge) / "public" / RepoId.parse(published.repo).path / "refs" / "main"
-        with suppress(OSError):
-            return link.readlink().name == published.commit
-        return False
+        return _shows(farm.edge_root(edge), published)
 
     def check(self, farm: Farm, published: Published, edge: str) -> None:
         """Hash the blobs on the edge."""
@@ -84,8 +83,7 @@ class Star:
         """One rsync for each edge."""
         names = farm.folder / "names"
         names.write_text("\n".join(published.blobs))
-        options = (f"-oIdentityFile={farm.network.identity_file}", f"-oUserKnownHostsFile={farm.network.known_hosts}")
-        ssh = shlex.join(["ssh", "-F", "none", "-oBatchMode=yes", *options])
+        ssh = shlex.join(_ssh(farm))
         commands = []
         for edge in edges:
             (farm.edge_root(edge) / "public").mkdir(parents=True)
@@ -101,6 +99,112 @@ class Star:
     def check(self, farm: Farm, published: Published, edge: str) -> None:
         """Hash the blobs on the edge."""
         _check(farm.edge_root(edge) / "public", published)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """rsync of the changed file over the older one: made beside it of both, then renamed."""
+
+    name: str = "rsync-delta"
+    about: str = "`rsync -a --no-whole-file` of the repository's files over the older ones, not in place"
+
+    def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:
+        """One rsync for each edge, over what the edge shows as files of their names."""
+        commands = []
+        for edge in edges:
+            for path in _refs(farm.edge_root(edge), published).rglob("*"):
+                if path.is_file():
+                    place = self._place(farm, edge) / path.relative_to(_refs(farm.edge_root(edge), published))
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    place.hardlink_to(path.resolve())
+            target = f"root@{farm.network[edge].address}:{self._place(farm, edge)}/"
+            words = ["rsync", "-a", "-L", "--ignore-times", "--no-whole-file", f"--rsh={shlex.join(_ssh(farm))}"]
+            commands.append([*words, f"{_refs(farm.root, published)}/", target])
+        return commands
+
+    def is_there(self, farm: Farm, published: Published, edge: str) -> bool:
+        """Whether each file has the time of the newer one, which rsync gives it before it renames it."""
+        return all(_same_time(path, there) for path, there in self._files(farm, published, edge))
+
+    def check(self, farm: Farm, published: Published, edge: str) -> None:
+        """Hash the files on the edge."""
+        for path, there in self._files(farm, published, edge):
+            if sha256(there) != sha256(path):
+                raise WrongBytes(f"{there}: has other content on the edge")
+
+    def _files(self, farm: Farm, published: Published, edge: str) -> list[tuple[Path, Path]]:
+        here = _refs(farm.root, published)
+        return [(p, self._place(farm, edge) / p.relative_to(here)) for p in here.rglob("*") if p.is_file()]
+
+    def _place(self, farm: Farm, edge: str) -> Path:
+        return farm.edge_root(edge) / "files"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSync:
+    """rsync of all that is served, as mirrors of file trees do it."""
+
+    name: str = "rsync-tree"
+    about: str = "`rsync -a --delete` of the whole tree; nothing is verified there"
+
+    def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:  # noqa: ARG002
+        """One rsync for each edge."""
+        words = ["rsync", "-a", "--delete", f"--rsh={shlex.join(_ssh(farm))}", f"{farm.root}/public/"]
+        targets = (f"root@{farm.network[edge].address}:{farm.edge_root(edge)}/public/" for edge in edges)
+        return [[*words, target] for target in targets]
+
+    def is_there(self, farm: Farm, published: Published, edge: str) -> bool:
+        """Whether the edge shows the revision."""
+        return _shows(farm.edge_root(edge), published)
+
+    def check(self, farm: Farm, published: Published, edge: str) -> None:
+        """Hash the blobs on the edge."""
+        _check(farm.edge_root(edge) / "public", published)
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One login that does next to nothing: less no delivery can take."""
+
+    name: str = "ssh-login"
+    about: str = "`ssh EDGE touch FILE`"
+
+    def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:  # noqa: ARG002
+        """One ssh for each edge."""
+        return [
+            [*_ssh(farm), f"root@{farm.network[edge].address}", "touch", str(farm.edge_root(edge) / "touched")]
+            for edge in edges
+        ]
+
+    def is_there(self, farm: Farm, published: Published, edge: str) -> bool:  # noqa: ARG002
+        """Whether the file is there."""
+        return (farm.edge_root(edge) / "touched").exists()
+
+    def check(self, farm: Farm, published: Published, edge: str) -> None:
+        """Nothing was brought."""
+
+
+def _ssh(farm: Farm) -> list[str]:
+    """Ssh with its own choice of a cipher."""
+    options = (f"-oIdentityFile={farm.network.identity_file}", f"-oUserKnownHostsFile={farm.network.known_hosts}")
+    return ["ssh", "-F", "none", "-oBatchMode=yes", *options]
+
+
+def _refs(root: Path, published: Published) -> Path:
+    """What a root shows as `main`."""
+    return root / "public" / RepoId.parse(published.repo).path / "refs" / "main"
+
+
+def _shows(root: Path, published: Published) -> bool:
+    with suppress(OSError):
+        return _refs(root, published).readlink().name == published.commit
+    return False
+
+
+def _same_time(path: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return path.stat().st_mtime_ns == other.stat().st_mtime_ns
+    return False
 
 
 def _check(public: Path, published: Published) -> None:

@@ -25,12 +25,16 @@ MIRRORTOOL = Path(sys.executable).with_name("mirrortool")
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A repository of the origin: its name, the commit that is its `main`, its blobs as files below public/."""
+    """A repository of the origin: its name, the commit that is its `main`, its blobs as files below public/.
+
+    `others` are repositories that are published too.
+    """
 
     repo: str
     commit: str
     blobs: Sequence[str]
     size_bytes: int
+    others: Sequence[str] = ()
 
 
 class Farm:
@@ -41,6 +45,7 @@ class Farm:
         self.root = folder / "origin-root"
         self.edges = [f"e{number:02}" for number in range(1, edges + 1)]
         self.network = Network(folder / "network", ["origin", *self.edges], rate_bits)
+        self.shared_root: Path | None = None
         self._running = ExitStack()
 
     # What it holds
@@ -53,6 +58,43 @@ class Farm:
             self.publish_folder(content.repo)
             shutil.rmtree(source / content.repo)
         return self.published(content.repo)
+
+    def publish_after(self, before: Content, content: Content) -> Published:
+        """Publish `before`, have an edge take it, and publish `content`; unless an earlier run did.
+
+        What the edge has then is kept, for `hand_out`.
+        """
+        if not self._kept(before.repo).exists():
+            shutil.rmtree(self.root / "public" / RepoId.parse(before.repo).path, ignore_errors=True)
+            for each in (before, content):
+                shutil.rmtree(self.folder / "source" / before.repo, ignore_errors=True)
+                each.write(self.folder / "source" / before.repo)
+                self.publish_folder(before.repo)
+                if each is before:
+                    self._keep(before.repo)
+            shutil.rmtree(self.folder / "source" / before.repo)
+        return self.published(before.repo)
+
+    def _keep(self, repo: str) -> None:
+        """Have the first edge take what is published, and put away what it has then."""
+        self.clear()
+        self.deliver_once(repo)
+        self._kept(repo).parent.mkdir(parents=True, exist_ok=True)
+        self.edge_root(self.edges[0]).rename(self._kept(repo))
+
+    def deliver_once(self, repo: str) -> None:
+        """Let the first edge take what is published of a repository, outside of all measurements."""
+        words = [str(MIRRORTOOL), "--config", str(self.configure([repo], self.edge_forms(self.edges[:1])))]
+        deliver = self.origin.command([*words, "deliver", "--all", "--json"])
+        subprocess.run(deliver, check=True, capture_output=True, env=environment(self.folder))
+
+    def hand_out(self, repo: str) -> None:
+        """Let each edge have what `publish_after` kept."""
+        for edge in self.edges:
+            subprocess.run(["cp", "-a", "--reflink=auto", self._kept(repo), self.edge_root(edge)], check=True)
+
+    def _kept(self, repo: str) -> Path:
+        return self.folder / "kept" / repo.replace("/", "_")
 
     def publish_folder(self, repo: str) -> Published:
         """Publish what is in the source folder of a repository."""
@@ -91,8 +133,8 @@ class Farm:
         return {name: {"url": self.network[name].url(self.edge_root(name)), **keys, **more} for name in edges}
 
     def edge_root(self, edge: str) -> Path:
-        """The root folder of an edge."""
-        return self.folder / "edges" / edge
+        """The root folder of an edge; all have the same one when `shared_root` says so."""
+        return self.shared_root or self.folder / "edges" / edge
 
     def warm(self, published: Published) -> None:
         """Read what the origin is going to send, so that it comes from memory."""
