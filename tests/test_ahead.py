@@ -15,7 +15,7 @@ from mirrortools.errand import Delivery, Progress
 from mirrortools.errors import EdgeUnreachable, MirrorError
 from mirrortools.fanout import FanOut
 from mirrortools.inflow import Inflow
-from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.model import Blob, Publication, Realm
 from tests.delivery import noise, publication
 
 LARGE = Blob("sha256", "ab" * 32, LEAST_BYTES)
@@ -59,14 +59,14 @@ class FakePool(EdgePool):
         self._inflow = inflow
         return FanOut(inflow=inflow)
 
-    def further_session(self, edge: str, repo: RepoId) -> FakeSession:  # type: ignore[override]
+    def further_session(self, edge: str, prospect: Publication) -> FakeSession:  # type: ignore[override]
         self.further.append(FakeSession(edge, self.errors.get(edge), self._inflow))
         return self.further[-1]
 
     def end_further(self, session: FakeSession) -> None:  # type: ignore[override]
         session.close()
 
-    def session(self, edge: str) -> FakeSession:  # type: ignore[override]
+    def session(self, edge: str, realm: Realm) -> FakeSession:  # type: ignore[override]
         return self.own[edge]
 
     def deliver(  # type: ignore[override]
