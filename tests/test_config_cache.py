@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -266,3 +268,27 @@ def test_equal_values_are_kept_once() -> None:
     assert again == value
     assert len({id(path) for _, path, _ in again}) == 1
     assert all(text is sys.intern("main") for text, _, _ in again)
+
+
+def test_reading_leaves_nothing_in_memory(main: Path, environ: Mapping[str, str]) -> None:
+    """A child reads changed files: the run itself has neither pydantic nor yaml, and the right answer."""
+    main.write_text(MAIN.replace("a/b", "a/x"))
+    script = (
+        "import os, sys; from pathlib import Path; from mirrortools.config import load\n"
+        "print(*(known.repo for known in load(Path(sys.argv[1]), os.environ).repositories()))\n"
+        "print({'pydantic', 'yaml'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, main], env={**os.environ, **environ}, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "a/x datasets/c\nset()\n"
+
+
+def test_beside_other_threads_no_child_is_made(main: Path, environ: Mapping[str, str]) -> None:
+    """It would have their locks; the files are read here."""
+    main.write_text(MAIN.replace("a/b", "a/x"))
+    with ThreadPoolExecutor(1) as pool:
+        loaded = pool.submit(load, main, environ).result()
+
+    assert loaded == parse(main)[0] == remembered(main, environ)

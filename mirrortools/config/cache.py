@@ -44,6 +44,11 @@ class Cache:
         self._path = folder / f"config-{_digest(os.fsencode(main_path))[:32]}.json" if folder else None
         self._read = _fingerprint(main_path) if folder else None
 
+    @property
+    def can_keep(self) -> bool:
+        """Whether there is a place for it, and files that can be read."""
+        return self._path is not None and self._read is not None
+
     def get(self) -> Config | None:
         """The configuration, if reading the files would give the same; None when they have to be read."""
         if self._path is None or self._read is None:
