@@ -19,7 +19,16 @@ from typing import Any
 import pytest
 
 from mirrortools.store import Store
-from tests.clients import curl, hub_environment, hub_program, read_folder, run_client, run_hub
+from tests.clients import (
+    ALL_HUB_VERSIONS,
+    PROJECT,
+    curl,
+    hub_environment,
+    hub_program,
+    read_folder,
+    run_client,
+    run_hub,
+)
 from tests.delivery import noise, sha256_blob
 from tests.fakes import Heard, ScriptedServer, answer
 from tests.mirror import Ended, Mirror
@@ -28,10 +37,16 @@ from tests.servers import Nginx, free_port
 MIB = 1 << 20
 REPO, DATASET, MODEL, TWIN = "acme/tiny", "datasets/rows", "model.safetensors", "sub/折 #%41 twin.safetensors"
 BASE = noise(24 * MIB, 1)
+TOKENIZER = {
+    "config.json": b'{"model_type": "bert", "hidden_size": 8, "vocab_size": 7}',
+    "tokenizer_config.json": b'{"tokenizer_class": "BertTokenizer", "do_lower_case": true}',
+    "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nmirror\nhello\n",
+}
 FIRST = {
     MODEL: BASE,
     TWIN: noise(3 * MIB, 2),
     "README.md": b"# Tiny\n",
+    **TOKENIZER,
     "empty.json": b"",
     ".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n",
     "gone/old.txt": b"only in the first revision\n",
@@ -341,7 +356,7 @@ def test_hosts_that_are_down_or_lag_are_dropped(mirrors: Mirrors, tmp_path: Path
     assert re.search(rf"{re.escape(mirrors.urls['e2'])}/.*404.*not used", ended.stderr)
 
 
-@pytest.mark.parametrize("version", ["2.4.0", "0.20.3"])
+@pytest.mark.parametrize("version", ALL_HUB_VERSIONS)
 def test_the_cache_of_the_hubs_client(mirrors: Mirrors, tmp_path: Path, version: str) -> None:
     """Offline, snapshot_download finds main and a pinned commit; the library's own scan finds nothing amiss."""
     home = tmp_path / "home"
@@ -382,6 +397,21 @@ def test_the_client_goes_on_with_a_cache_and_verifies_it(mirrors: Mirrors, tmp_p
 
     assert bodies == []
     assert str(len(SECOND)) in verified
+
+
+def test_from_pretrained_offline(mirrors: Mirrors, tmp_path: Path) -> None:
+    """Transformers finds a configuration and a tokenizer in the cache, without asking anybody."""
+    got = run(REPO, "--cache", "--from", mirrors.urls["origin"], HF_HOME=str(tmp_path))
+    script = f"""
+import transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained("{REPO}")
+print(transformers.AutoConfig.from_pretrained("{REPO}").hidden_size, tokenizer("Hello mirror")["input_ids"])
+"""
+    env = {**hub_environment("http://127.0.0.1:9", tmp_path), "HF_HUB_OFFLINE": "1"}
+    said = run_client([PROJECT / ".venvs" / "loaders" / "bin" / "python", "-c", script], env)
+
+    assert got.status == 0, got.stderr
+    assert said.strip() == "8 [2, 6, 5, 3]"
 
 
 def test_what_cannot_be_had_says_why(mirrors: Mirrors, tmp_path: Path) -> None:
