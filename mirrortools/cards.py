@@ -7,10 +7,8 @@ holds the card forbids scripts and other hosts once more.
 
 from __future__ import annotations
 
-import hashlib
 import posixpath
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
-from mirrortools.files import make_folder
 from mirrortools.model import Blob, Manifest
 from mirrortools.pages import FILES_WORD
 from mirrortools.store import Store, write_error
@@ -85,18 +82,10 @@ class Cards:
         if card and self.store.has(card):
             return card
         try:
-            return self._adopt(render(self.store.path(entry.blob).read_text(errors="replace")).encode())
+            text = self.store.path(entry.blob).read_text(errors="replace")
         except OSError as error:
             raise write_error(self.store.path(entry.blob), error) from error
-
-    def _adopt(self, html: bytes) -> Blob:
-        blob = Blob("sha256", hashlib.sha256(html).hexdigest(), len(html))
-        make_folder(self.stage)
-        with tempfile.TemporaryDirectory(prefix="card.", dir=self.stage) as folder:
-            written = Path(folder) / blob.digest
-            written.write_bytes(html)
-            self.store.verify_and_adopt(written, blob)
-        return blob
+        return self.store.adopt_made(render(text).encode(), self.stage)
 
 
 def render(text: str) -> str:

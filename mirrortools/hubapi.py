@@ -70,6 +70,12 @@ def brief(manifest: Manifest, *, is_private: bool = False) -> Document:
     return document
 
 
+def commit(oid: str, author: str, committed_at: int, title: str, message: str) -> Document:
+    """One entry of what `list_repo_commits` asks for; `author` is git's, there are no users here."""
+    moment = _moment(committed_at)
+    return {"id": oid, "title": title, "message": message, "authors": [{"user": author}], "date": moment}
+
+
 def refs(refs: Mapping[str, str]) -> Document:
     """What `list_repo_refs` asks for; `refs` keeps every full name, of kinds unknown to the Hub too."""
     groups = {

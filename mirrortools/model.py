@@ -163,7 +163,8 @@ class Revision:
 class Manifest:
     """What a revision holds: path → entry. `committed_at` is the commit's time in Unix seconds.
 
-    `card` is what the origin made of its README for people to read: HTML that can do no harm, or None.
+    `card` is what the origin made of its README for people to read: HTML that can do no harm, or None. `history` is
+    what it made of git's log: the commits that led here, as the Hub's API tells them.
     Paths are checked here once for every caller. Raises HostileTree.
     """
 
@@ -173,6 +174,7 @@ class Manifest:
     title: str = ""
     filtered: bool = False
     card: Blob | None = None
+    history: Blob | None = None
 
     def __post_init__(self) -> None:
         for path in self.files:
@@ -185,10 +187,9 @@ class Manifest:
         return frozenset(self.iter_blobs())
 
     def iter_blobs(self) -> Iterator[Blob]:
-        """The blob of every file, and the card; one that several files have comes several times."""
+        """The blob of every file, the card and the history; one that several files have comes several times."""
         yield from (entry.blob for entry in self.files.values())
-        if self.card:
-            yield self.card
+        yield from filter(None, (self.card, self.history))
 
     @property
     def size_bytes(self) -> int:
@@ -216,7 +217,8 @@ class Manifest:
             "committed_at": self.committed_at,
             "title": self.title,
             "filtered": self.filtered,
-            **({"card": [self.card.algorithm, self.card.digest, self.card.size]} if self.card else {}),
+            **({"card": _row(self.card)} if self.card else {}),
+            **({"history": _row(self.history)} if self.history else {}),
         }
 
     def _rows(self) -> Iterator[tuple[str, list[Any]]]:
@@ -236,9 +238,14 @@ class Manifest:
             revision = Revision(repo, document["commit"])
             committed_at, title = int(document["committed_at"]), str(document["title"])
             card = _blob_of(document["card"]) if "card" in document else None
-            return cls(revision, files, committed_at, title, bool(document["filtered"]), card)
+            history = _blob_of(document["history"]) if "history" in document else None
+            return cls(revision, files, committed_at, title, bool(document["filtered"]), card, history)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HostileTree(f"not a manifest: {error!r}") from error
+
+
+def _row(blob: Blob) -> list[Any]:
+    return [blob.algorithm, blob.digest, blob.size]
 
 
 def _blob_of(item: Sequence[Any]) -> Blob:

@@ -30,7 +30,8 @@ class GitRefs:
 class Press:
     """Where one repository is published.
 
-    `mirrors` are the base URLs of all hosts that will serve it; `card` gives what is made of a README, in the store.
+    `mirrors` are the base URLs of all hosts that will serve it; `card` and `history` give what is made of a README
+    and of git's log, in the store.
     """
 
     repo: RepoId
@@ -40,13 +41,17 @@ class Press:
     stage: Path
     mirrors: tuple[str, ...] = ()
     card: Callable[[Manifest], Blob | None] = lambda _: None
+    history: Callable[[Manifest], Blob | None] = lambda _: None
 
     def publish(self, manifests: Mapping[str, Manifest], commits: Mapping[str, str], refs: GitRefs) -> Publication:
         """Make `commits` (full ref name → commit) visible, everything that they need first.
 
         Raises StoreError, NoSpace, and then every ref still names what it named before.
         """
-        shown = {commit: replace(manifest, card=self.card(manifest)) for commit, manifest in manifests.items()}
+        shown = {
+            commit: replace(manifest, card=self.card(manifest), history=self.history(manifest))
+            for commit, manifest in manifests.items()
+        }
         publication = Publication(self.repo, commits, shown, self.snapshot(refs), self.mirrors, self.tree.realm)
         self.tree.publish(publication)
         return publication

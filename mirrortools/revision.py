@@ -25,6 +25,7 @@ from mirrortools.sums import SUMS, parse_sums, sha256_sums, sums_line
 LISTING: Final = ".git"
 RSYNC_LIST: Final = "rsync.list"
 PAGE: Final = "page.html"
+COMMITS: Final = "commits.json"
 METALINKS: Final = "files"
 
 
@@ -62,6 +63,8 @@ class RevisionFiles:
             stage / "info-blobs.json", json_pieces(hubapi.info(manifest, blobs=True, is_private=self.is_private))
         )
         _write_new(stage / "brief.json", json_pieces(hubapi.brief(manifest, is_private=self.is_private)))
+        if manifest.history:
+            _write_new(stage / COMMITS, [(self.served / manifest.history.path).read_text(encoding="utf-8")])
         for path, entry in manifest.files.items():
             if entry.blob.size > hubapi.HUGE_BYTES:
                 _write_new(stage / "huge" / path, ())

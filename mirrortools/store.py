@@ -96,6 +96,22 @@ class Store:
             os.close(descriptor)
         self.adopt(source, blob)
 
+    def adopt_made(self, content: bytes, stage: Path) -> Blob:
+        """Adopt content that was made here, by way of the folder `stage`; its blob. Raises StoreError, NoSpace."""
+        import hashlib
+        import tempfile
+
+        blob = Blob("sha256", hashlib.sha256(content).hexdigest(), len(content))
+        try:
+            make_folder(stage)
+            with tempfile.TemporaryDirectory(prefix="made.", dir=stage) as folder:
+                written = Path(folder) / blob.digest
+                written.write_bytes(content)
+                self.verify_and_adopt(written, blob)
+        except OSError as error:
+            raise write_error(stage, error) from error
+        return blob
+
 
 def hash_file(path: Path, algorithm: str) -> str:
     """The digest of a file's content as `Blob.algorithm` defines it, in hexadecimal."""

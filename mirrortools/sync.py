@@ -442,6 +442,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
     from mirrortools.cards import Cards
     from mirrortools.desk import tell_nobody
+    from mirrortools.histories import Histories
     from mirrortools.publish import GitRefs, Press
     from mirrortools.pull import Pull
 
@@ -462,7 +463,8 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
         pull.run(origin.store, progress)
     stage = origin.root / "state" / "stage"
     card = Cards.of(origin.store, stage, news.held).card
-    press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, repository.mirrors, card)
+    history = Histories.of(origin.store, stage, place.mirror, news.held).history
+    press = Press(place.repo, place.mirror, origin.store, origin.tree, stage, repository.mirrors, card, history)
     publication = press.publish(manifests, target.commits, GitRefs(target.oids, target.peeled, target.head))
     live.published(place.rules)
     return Outcome(place.repo, True, publication, plan, progress=progress, notes=news.notes, error=news.missing)

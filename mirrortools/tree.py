@@ -73,7 +73,9 @@ INDEX = ".mirror/index.html"
 CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
 _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs"))
-_RESERVED_LAST = frozenset(("commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info"))
+_RESERVED_LAST = frozenset(
+    ("auth-check", "commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info")
+)
 _GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 
 

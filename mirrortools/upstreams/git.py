@@ -219,6 +219,16 @@ class GitMirror:
         committed_at, _, title = text.partition("\0")
         return CommitInfo(int(committed_at), title.strip())
 
+    def history(self, commit: str, most: int) -> Iterator[Logged]:
+        """The last `most` commits that led to `commit`, the newest first. They wait in a file: messages may be long."""
+        fields = "%H%x00%an%x00%ct%x00%s%x00%b"
+        with self._temporary_file() as listing:
+            self.run("log", "-z", f"--max-count={most}", f"--format={fields}", commit, "--", stdout=listing)
+            listing.seek(0)
+            texts = (record.decode(errors="replace") for record in _records(listing))
+            for oid, author, moment, title, message in zip(*[texts] * 5, strict=True):
+                yield Logged(oid, author, int(moment), title, message.strip())
+
     def tree(self, commit: str) -> Iterator[TreeFile]:
         """Every file of a commit, in git's order. The listing waits in a file: it may be long."""
         with self._temporary_file() as listing:
@@ -281,6 +291,17 @@ class GitMirror:
         lines = "".join(f"{line}\n" for line in [*tips, *exclude]).encode()
         name = self.run("pack-objects", "--revs", "--quiet", "--non-empty", str(folder / "pack"), stdin=lines).decode()
         return [folder / f"pack-{name.strip()}.{kind}" for kind in ("pack", "idx")] if name.strip() else []
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A commit as `git log` tells it: who wrote it, when it was committed (Unix seconds), its title and the rest."""
+
+    oid: str
+    author: str
+    committed_at: int
+    title: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
-// What files alone cannot answer: the two requests that carry a body, the list of repositories, LFS pointers, and who may
-// read what is private. Written for njs 0.7.9: no spread, no destructuring. nginx sets $hub_public for lfsBatch and list,
-// $hub_repository and $hub_commit for pathsInfo; $hub_private and $hub_public_root where there is anything private.
+// What files alone cannot answer: the two requests that carry a body, the list of repositories, pages of histories, LFS
+// pointers, and who may read what is private. Written for njs 0.7.9: no spread, no destructuring. nginx sets $hub_public
+// for lfsBatch and list, $hub_repository and $hub_commit for pathsInfo and commits; $hub_private and $hub_public_root
+// where there is anything private.
 
 import crypto from 'crypto';
 import fs from 'fs';
@@ -13,6 +14,8 @@ const LFS_TYPE = 'application/vnd.git-lfs+json';
 // The name under which mirrortools.revision writes a folder's listing into that folder.
 const LISTING = '.git';
 const MOST_LISTED = 500;
+const COMMITS_A_PAGE = 50;
+const MOST_COMMITS_A_PAGE = 1000;
 // What a list of repositories may be asked for; `full` and its like change what is told, which is always the same here.
 const SELECTORS = ['search', 'author', 'limit', 'cursor', 'full', 'cardData', 'config', 'expand'];
 
@@ -265,6 +268,36 @@ function repositoryBrief(kind, name) {
     return brief;
 }
 
+// GET /api/{kind}/{repository}/commits/{revision}: a page of its history, numbered from 0 as the Hub does it.
+function commits(r) {
+    if (r.method !== 'GET' && r.method !== 'HEAD') {
+        return answer(r, 403, 'application/json', { error: 'This mirror is read-only' });
+    }
+    if (!r.variables.hub_commit) {
+        return r.return(404);
+    }
+    r.headersOut['X-Repo-Commit'] = r.variables.hub_commit;
+    const all = document(r.variables.hub_repository + '/meta/' + r.variables.hub_commit + '/commits.json');
+    if (!all) {
+        const error = 'This mirror tells the history of this revision by git clone alone';
+        r.headersOut['X-Error-Message'] = error;
+        return answer(r, 404, 'application/json', { error: error });
+    }
+    const limit = Math.min(whole(r.args.limit) || COMMITS_A_PAGE, MOST_COMMITS_A_PAGE);
+    const page = whole(r.args.p);
+    if (all.length > (page + 1) * limit) {
+        const next = baseUrl(r) + r.variables.hub_asked + '?' + querystring.stringify({ limit: limit, p: page + 1 });
+        r.headersOut['Link'] = '<' + next + '>; rel="next"';
+    }
+    r.headersOut['X-Total-Count'] = all.length;
+    answer(r, 200, 'application/json', all.slice(page * limit, (page + 1) * limit));
+}
+
+// The number that an argument is, 0 when it is none.
+function whole(argument) {
+    return Math.max(Math.floor(Number(first(argument))) || 0, 0);
+}
+
 // HEAD of a file that the client would refuse if it were told its size: all but that.
 function huge(r) {
     r.status = 200;
@@ -397,5 +430,5 @@ function answer(r, status, type, document) {
 }
 
 export default {
-    huge, lfsBatch, lfsBatchOfOne, list, pathsInfo, pointer, reader, refused, verdict, whoami,
+    commits, huge, lfsBatch, lfsBatchOfOne, list, pathsInfo, pointer, reader, refused, verdict, whoami,
 };
