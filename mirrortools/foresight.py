@@ -62,6 +62,9 @@ def _paths(publication: Publication) -> Iterator[tuple[Blob, str]]:
     for name, blob in publication.git.packs.items():
         yield blob, f"git: {name}"
     for manifest in publication.manifests.values():
+        for what, made in (("card", manifest.card), ("history", manifest.history)):
+            if made:
+                yield made, f"{what} of {manifest.revision.commit}"
         for path, entry in manifest.files.items():
             yield entry.blob, path
 
