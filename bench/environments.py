@@ -1,4 +1,4 @@
-"""Virtual environments for the peers that scripts/setup does not bring, made once from bench/requirements."""
+"""Virtual environments that scripts/setup does not bring, made once: those of peers, and of more kinds of clients."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from pathlib import Path
 
 from bench.case import PROJECT
 
+VENVS = PROJECT / ".venvs"
 
-def make(name: str) -> Path:
-    """The folder .venvs/<name>, in which bench/requirements/<name>.txt is installed. Raises SystemExit."""
-    requirements = PROJECT / "bench" / "requirements" / f"{name}.txt"
-    folder = PROJECT / ".venvs" / name
+
+def make(name: str, requirements: Path | None = None, venvs: Path = VENVS, *, alone: bool = False) -> Path:
+    """The folder `venvs`/`name`, in which `requirements` is installed (else bench/requirements/<name>.txt).
+
+    With `alone` that file names all that is to be there. Raises SystemExit.
+    """
+    requirements = requirements or PROJECT / "bench" / "requirements" / f"{name}.txt"
+    folder = venvs / name
     stamp, now = folder / ".setup", f"{folder.resolve()}\n{requirements.read_text()}"
     if stamp.exists() and stamp.read_text() == now:
         return folder
-    print(f"bench: installing {folder.relative_to(PROJECT)}", file=sys.stderr)
+    print(f"installing {folder}", file=sys.stderr)
     _run([sys.executable, "-m", "venv", "--clear", str(folder)])
-    _run([str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)])
+    words = ["--quiet", "--disable-pip-version-check", *(["--no-deps"] if alone else [])]
+    _run([str(folder / "bin" / "pip"), "install", *words, "-r", str(requirements)])
     stamp.write_text(now)
     return folder
 
@@ -26,4 +32,4 @@ def make(name: str) -> Path:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"bench: {' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")

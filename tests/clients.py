@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from urllib.parse import quote
 
 from mirrortools.model import RepoId
@@ -17,6 +19,8 @@ from mirrortools.model import RepoId
 HUB_VERSIONS = ("2.4.0", "0.20.3")
 ALL_HUB_VERSIONS = (*HUB_VERSIONS, "1.16.4", "0.36.2")
 PROJECT = Path(__file__).resolve().parents[1]
+# Environments of the matrix alone, which outlive a work tree.
+MORE_VENVS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mirrortools" / "venvs"
 TIMEOUT_S = 110
 
 Files = Mapping[str, bytes]
@@ -52,18 +56,82 @@ def run_hub(version: str, endpoint: str, cache: Path, calls: Sequence[tuple[str,
     return [outcome.get("value", outcome) for outcome in json.loads(output)]
 
 
+class HubSession:
+    """A Python with huggingface_hub `version` that makes calls against `endpoint`, until the `with` block ends.
+
+    It is started by the first call. What the client says goes to `hub.log` beside its `cache`.
+    """
+
+    def __init__(self, version: str, endpoint: str, cache: Path) -> None:
+        self._version = version
+        self._env = hub_environment(endpoint, cache)
+        self._log = cache.parent / "hub.log"
+        self._child: subprocess.Popen[str] | None = None
+
+    def ask(self, *calls: tuple[str, Any]) -> list[Any]:
+        """The value of each call. Raises ClientError with the first error."""
+        outcomes = self._outcomes(calls)
+        for (name, _), outcome in zip(calls, outcomes, strict=True):
+            if "error" in outcome:
+                raise ClientError(f"{name}: {outcome['error']}: {outcome['text']}")
+        return [outcome["value"] for outcome in outcomes]
+
+    def refused(self, *calls: tuple[str, Any]) -> list[tuple[str, str]]:
+        """The class and text of the error that each call ends with. Raises ClientError when one does not."""
+        outcomes = self._outcomes(calls)
+        for (name, _), outcome in zip(calls, outcomes, strict=True):
+            if "error" not in outcome:
+                raise ClientError(f"{name} gave {outcome['value']!r}, and should have been refused")
+        return [(outcome["error"], outcome["text"]) for outcome in outcomes]
+
+    def _outcomes(self, calls: Sequence[tuple[str, Any]]) -> list[Any]:
+        child = self._running()
+        assert child.stdin is not None
+        assert child.stdout is not None
+        timer = threading.Timer(TIMEOUT_S, child.kill)
+        timer.start()
+        try:
+            child.stdin.write(f"{json.dumps(calls)}\n")
+            child.stdin.flush()
+            answer = child.stdout.readline()
+        finally:
+            timer.cancel()
+        if not answer:
+            raise ClientError(f"huggingface_hub {self._version} ended or hung:\n{self._log.read_text()[-2000:]}")
+        return list(json.loads(answer))
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._child is None:
+            command = [str(hub_program(self._version, "python")), str(PROJECT / "tests" / "hub_calls.py")]
+            with self._log.open("a") as log:
+                pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+                self._child = subprocess.Popen(command, env=self._env, stderr=log, text=True, **pipes)
+        return self._child
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is not None:
+            with self._child:
+                self._child.kill()
+
+
 def run_hub_cli(version: str, endpoint: str, cache: Path, words: Sequence[str | Path], token: str = "") -> str:
     """Run `hf` (or, before there was one, `huggingface-cli`) with `words`; its standard output."""
-    name = "huggingface-cli" if version.startswith("0.") else "hf"
+    name = "huggingface-cli" if version == "0.20.3" else "hf"
     return run_client([hub_program(version, name), *words], hub_environment(endpoint, cache, token))
 
 
 def hub_program(version: str, name: str) -> Path:
-    """A program of the venv that scripts/setup makes for huggingface_hub `version`."""
-    path = PROJECT / ".venvs" / f"hub-{version}" / "bin" / name
-    if not path.exists():
-        raise ClientError(f"{path.relative_to(PROJECT)} is missing; run scripts/setup")
-    return path
+    """A program of the venv for huggingface_hub `version`, made by scripts/setup, or by scripts/clients for more."""
+    for venvs in (PROJECT / ".venvs", MORE_VENVS):
+        path = venvs / f"hub-{version}" / "bin" / name
+        if path.exists():
+            return path
+    raise ClientError(f".venvs/hub-{version}/bin/{name} is missing; run scripts/setup")
 
 
 def hub_environment(endpoint: str, cache: Path, token: str = "") -> dict[str, str]:
@@ -94,11 +162,11 @@ def run_client(command: Sequence[str | Path], env: Mapping[str, str], stdin: str
     return done.stdout
 
 
-def run_git(*words: str | Path, home: Path) -> str:
-    """Run git without the user's and the machine's settings, but with git-lfs known."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    env |= {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
-    return run_client(["git", *words], env)
+def run_git(*words: str | Path, home: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run git without the user's and the machine's settings, but with git-lfs known, and with `env` besides."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept |= {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    return run_client(["git", *words], {**kept, **(env or {})})
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -279,12 +347,14 @@ class Response:
 
 
 def curl(url: str, *words: str) -> Response:
-    """One request by curl, the URL sent exactly as it is given."""
+    """One request by curl, the URL sent exactly as it is given; with `--location` the answer that redirects lead to."""
     command = ["curl", "--silent", "--show-error", "--include", "--path-as-is", "--globoff", "--max-time", "60"]
     done = subprocess.run([*command, *words, url], capture_output=True, check=False)
     if done.returncode != 0:
         raise ClientError(f"curl {url}: {done.returncode}: {done.stderr.decode()}")
     head, _, body = done.stdout.partition(b"\r\n\r\n")
+    while "--location" in words and head.split()[1].startswith(b"3") and body.startswith(b"HTTP/"):
+        head, _, body = body.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return Response(int(first.split()[1]), headers, body)

@@ -13,11 +13,11 @@ from struct import pack
 
 import pytest
 
+from tests.chromium import DARK, chromium, pixels_of
 from tests.clients import curl, hub_environment, hub_program, read_folder
 from tests.delivery import noise
 from tests.mirror import Mirror
 from tests.servers import Nginx, free_port
-from tests.servers.process import program
 
 HOSTILE = """---
 license: mit
@@ -81,15 +81,6 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         yield found
 
 
-def chromium(tmp_path: Path, *words: str) -> tuple[str, str]:
-    """What a page became in the browser, and what the browser had to say of it."""
-    command = [program("chromium"), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    profile = f"--user-data-dir={tmp_path}/profile"
-    done = subprocess.run([*command, profile, *words], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    return done.stdout, done.stderr
-
-
 @pytest.mark.parametrize("host", ["origin", "e1"])
 def test_the_page_of_a_hostile_card(urls: dict[str, str], host: str, tmp_path: Path) -> None:
     """No script of a card runs, its own picture is shown, and nothing else is asked for."""
@@ -103,50 +94,16 @@ def test_the_page_of_a_hostile_card(urls: dict[str, str], host: str, tmp_path: P
     assert f"HF_ENDPOINT={urls[host]} hf download acme/tiny" in shown
 
 
-@pytest.mark.parametrize("words", [(), ("--blink-settings=preferredColorScheme=0",)])
+@pytest.mark.parametrize("words", [(), (DARK,)])
 def test_pictures_of_a_card_are_shown(urls: dict[str, str], words: tuple[str, ...], tmp_path: Path) -> None:
     """The browser takes the bytes of a picture for one, in light and dark: the red is on the screen."""
     size = ("--window-size=900,1600", "--hide-scrollbars", f"--screenshot={tmp_path}/shot.png")
     chromium(tmp_path, *words, *size, f"{urls['origin']}/acme/tiny")
-    pixels = unfiltered(tmp_path / "shot.png")
+    pixels = pixels_of(tmp_path / "shot.png")
     dark = sum(pixels[:3]) < 200
 
     assert b"\xff\0\0" * 300 in pixels
     assert dark == bool(words)
-
-
-def unfiltered(path: Path) -> bytes:
-    """The red, green and blue of every pixel of a PNG with 8 bits a channel, row after row (PNG, 9: filters)."""
-    data = path.read_bytes()
-    width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
-    channels = {2: 3, 6: 4}[data[25]]
-    packed, at = b"", 8
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        packed += data[at + 8 : at + 8 + length] if data[at + 4 : at + 8] == b"IDAT" else b""
-        at += length + 12
-    raw, stride, above = zlib.decompress(packed), width * channels, bytes(width * channels)
-    rows = bytearray()
-    for row in range(height):
-        start = row * (stride + 1)
-        above = _row(raw[start], raw[start + 1 : start + 1 + stride], above, channels)
-        rows += bytes(value for index, value in enumerate(above) if index % channels < 3)
-    return bytes(rows)
-
-
-def _row(kind: int, line: bytes, above: bytes, channels: int) -> bytes:
-    out = bytearray(line)
-    for index in range(len(out)):
-        left = out[index - channels] if index >= channels else 0
-        corner = above[index - channels] if index >= channels else 0
-        out[index] = (out[index] + _predicted(kind, left, above[index], corner)) & 255
-    return bytes(out)
-
-
-def _predicted(kind: int, left: int, up: int, corner: int) -> int:
-    guess = left + up - corner
-    nearest = min((left, up, corner), key=lambda value: abs(guess - value))
-    return (0, left, up, (left + up) // 2, nearest)[kind]
 
 
 @pytest.mark.parametrize("host", ["origin", "e1"])
