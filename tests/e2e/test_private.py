@@ -157,7 +157,16 @@ PATHS = ("resolve/main/model.bin", "raw/main/config.json", "meta/main/SHA256SUMS
 
 def urls(repo: str) -> list[str]:
     """What is asked of a model, in each way that one can be asked for."""
-    api = ["", "/refs", "/tree/main", "/revision/main", "/revision/nowhere", f"/tree/{'0' * 40}"]
+    api = [
+        "",
+        "/refs",
+        "/auth-check",
+        "/commits/main",
+        "/tree/main",
+        "/revision/main",
+        "/revision/nowhere",
+        f"/tree/{'0' * 40}",
+    ]
     pages = [f"{repo}/{path}" for path in PATHS]
     return [
         repo,
