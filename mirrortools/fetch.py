@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from mirrortools.arrival import POLL_S, Arrival, Shared
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
-from mirrortools.desk import Desk, Progress
+from mirrortools.desk import Desk, Progress, tell_nobody
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
 from mirrortools.files import make_folder
 from mirrortools.flow import REPEATS_AT_ONCE, WORTH_S, Flow
@@ -31,6 +31,9 @@ from mirrortools.sources import Sources
 from mirrortools.store import write_error
 
 SPAN_S = 1.0
+# What is passed on from its start should come in its order: several connections then share a short stretch of it.
+SHORT_SPAN_S = 0.25
+_LATENCIES_IN_A_SPAN = 10
 FIRST_SEGMENTS = 2
 # Near a source fewer are as fast, because the threads wait for each other; far from one more are faster.
 BULK_WORKERS = 3
@@ -322,8 +325,17 @@ class _Coordinator:
         connections = max(1, self._connections // max(1, len(self._under_way())))
         share = -(-job.uncut_segments // (connections if self._pace.fixed else 2 * connections - 1))
         if self._pace.fixed is None:
-            share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * SPAN_S / self._desk.segment_bytes)))
+            share = min(
+                share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * self._span_s / self._desk.segment_bytes))
+            )
         return max(1, min(SPAN_SEGMENTS, share))
+
+    @property
+    def _span_s(self) -> float:
+        """How long a span should take: short when it is passed on, unless asking for the next one takes long."""
+        if self._desk.told is tell_nobody:
+            return SPAN_S
+        return min(SPAN_S, max(SHORT_SPAN_S, _LATENCIES_IN_A_SPAN * self._latency_s))
 
     @property
     def _may_repeat(self) -> bool:
