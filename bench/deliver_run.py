@@ -14,7 +14,6 @@ from typing import Any
 
 from bench.case import PROJECT, DidNotRun, WrongBytes, one_line
 from bench.deliveries import Carrier, Sample, run, touch
-from bench.farm import Farm
 from bench.journeys import Journey, Target, journeys
 from bench.report import stamp_now
 from bench.verdicts import met, spread
@@ -73,7 +72,7 @@ def _run_one(journey: Journey, carrier: Carrier, entry: Entry, folder: Path) -> 
     """One run, on hosts that are made for it, so that nothing is left of what was done to others."""
     try:
         with (
-            Farm(folder, journey.edges, journey.rate_bits) as farm,
+            journey.farm(folder, journey.edges, journey.rate_bits) as farm,
             journey.scene.set_up(farm, journey.content) as published,
         ):
             touch(published.size_bytes * journey.edges, folder)

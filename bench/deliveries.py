@@ -73,6 +73,33 @@ class Ours:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetching:
+    """`mirrortool sync` from a source: with the edges, with the edges afterwards, or without."""
+
+    name: str
+    about: str
+    verbs: Sequence[Sequence[str]]
+    delivers: bool = True
+
+    def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:
+        """One process after the other."""
+        config = farm.configure([published.repo], farm.edge_forms(edges))
+        runs = [shlex.join([str(MIRRORTOOL), "--config", str(config), *verb, "--all", "--json"]) for verb in self.verbs]
+        return [["sh", "-c", " && ".join(runs)]]
+
+    def is_there(self, farm: Farm, published: Published, edge: str) -> bool:
+        """Whether the edge shows the revision; the origin, when nothing goes to edges."""
+        return _shows(self._root(farm, edge), published)
+
+    def check(self, farm: Farm, published: Published, edge: str) -> None:
+        """Hash the blobs there."""
+        _check(self._root(farm, edge) / "public", published)
+
+    def _root(self, farm: Farm, edge: str) -> Path:
+        return farm.edge_root(edge) if self.delivers else farm.root
+
+
+@dataclass(frozen=True, slots=True)
 class Star:
     """rsync over ssh to each edge at once, with ssh's own choice of a cipher; nothing is verified."""
 

@@ -18,6 +18,7 @@ import yaml
 from bench.case import environment
 from bench.content import Content
 from mirrortools.model import Manifest, RepoId
+from tests.servers.mirrored import Mirrored
 from tests.servers.network import Host, Network
 
 MIRRORTOOL = Path(sys.executable).with_name("mirrortool")
@@ -40,11 +41,13 @@ class Published:
 class Farm:
     """The hosts `origin` and `e01`, `e02`, …, while the `with` block lasts. Everything lies below `folder`."""
 
+    others: Sequence[str] = ()
+
     def __init__(self, folder: Path, edges: int, rate_bits: int) -> None:
         self.folder = folder
         self.root = folder / "origin-root"
         self.edges = [f"e{number:02}" for number in range(1, edges + 1)]
-        self.network = Network(folder / "network", ["origin", *self.edges], rate_bits)
+        self.network = Network(folder / "network", ["origin", *self.edges, *self.others], rate_bits)
         self.shared_root: Path | None = None
         self._running = ExitStack()
 
@@ -103,7 +106,7 @@ class Farm:
 
     def published(self, repo: str) -> Published:
         """What is published of a repository."""
-        folder = self.root / "public" / RepoId.parse(repo).path
+        folder = self.public_root / "public" / RepoId.parse(repo).path
         commit = (folder / "refs" / "main").resolve().name
         document = json.loads((folder / "meta" / commit / "manifest.json").read_text())
         blobs = Manifest.from_json(document).blobs
@@ -132,6 +135,11 @@ class Farm:
         keys = {"identity_file": str(self.network.identity_file), "known_hosts": str(self.network.known_hosts)}
         return {name: {"url": self.network[name].url(self.edge_root(name)), **keys, **more} for name in edges}
 
+    @property
+    def public_root(self) -> Path:
+        """Where what is published lies before the run."""
+        return self.root
+
     def edge_root(self, edge: str) -> Path:
         """The root folder of an edge; all have the same one when `shared_root` says so."""
         return self.shared_root or self.folder / "edges" / edge
@@ -139,7 +147,7 @@ class Farm:
     def warm(self, published: Published) -> None:
         """Read what the origin is going to send, so that it comes from memory."""
         for path in published.blobs:
-            with (self.root / "public" / path).open("rb", buffering=0) as file:
+            with (self.public_root / "public" / path).open("rb", buffering=0) as file:
                 while file.read(1 << 20):
                     pass
 
@@ -173,3 +181,41 @@ class Farm:
     ) -> None:
         self._running.close()
         shutil.rmtree(self.folder / "edges", ignore_errors=True)
+
+
+class FetchingFarm(Farm):
+    """Hosts with one more, `source`, which has what is published: the origin has nothing of it yet."""
+
+    others = ("source",)
+
+    def __init__(self, folder: Path, edges: int, rate_bits: int) -> None:
+        super().__init__(folder, edges, rate_bits)
+        self.root = folder / "fetching-root"
+        self._source = Mirrored(self.network["source"], folder / "upstream")
+
+    def publish(self, content: Content) -> Published:
+        """Have the source serve `content`, unless an earlier run did."""
+        if not (self._source.root / "public" / RepoId.parse(content.repo).path / "refs" / "main").exists():
+            self._source.publish(content.repo, content.write)
+        return self.published(content.repo)
+
+    def configure(self, repos: Sequence[str], edges: Mapping[str, Any]) -> Path:
+        """Write a configuration of the origin; gives its file."""
+        path = super().configure(repos, edges)
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "source": self._source.url}))
+        return path
+
+    def clear(self) -> None:
+        """Forget what the origin and the edges have."""
+        super().clear()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    @property
+    def public_root(self) -> Path:
+        """Where what is published lies before the run."""
+        return self._source.root
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._running.enter_context(self._source)
+        return self

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.content import GIB, KIB, MIB, Content, brief_size
-from bench.deliveries import Carrier, Delta, Login, Ours, Sample, Star, TreeSync, Trouble
-from bench.farm import Farm
+from bench.deliveries import Carrier, Delta, Fetching, Login, Ours, Sample, Star, TreeSync, Trouble
+from bench.farm import Farm, FetchingFarm
 from bench.scenes import NOTHING, Before, InSync, Scene
 from bench.verdicts import spread
 from tests.servers.network import RATE_BITS
@@ -18,6 +18,15 @@ OURS_SSH: Final = Ours(
     "ours-ssh", "the same with all bytes through ssh: no relay can be reached", {"relay_host": "0.0.0.1"}
 )
 STAR: Final = Star()
+AHEAD: Final = Fetching("ours", "`mirrortool sync`, which delivers while it fetches", [["sync"]])
+AFTERWARDS: Final = Fetching(
+    "ours-afterwards",
+    "`mirrortool sync --no-deliver`, then `mirrortool deliver`",
+    [["sync", "--no-deliver"], ["deliver"]],
+)
+FETCH: Final = Fetching(
+    "fetch", "`mirrortool sync --no-deliver`, until the origin shows it", [["sync", "--no-deliver"]], delivers=False
+)
 OURS_ALL: Final = Ours("ours", "`mirrortool deliver --all`, until it has ended")
 OURS_FEWER: Final = Ours("ours-fewer", "the same with a tenth of the repositories in the configuration", fewer=10)
 
@@ -54,7 +63,7 @@ class Journey:
     """One work. `rate_bits` is what each host may send and get in a second, 0: what the machine can.
 
     Edges have nothing, or what `scene` gives them. Time ends when the last edge has all, or with the process,
-    `until_end`.
+    `until_end`. `farm` are the hosts that it is on.
     """
 
     name: str
@@ -67,6 +76,7 @@ class Journey:
     troubles: tuple[Trouble, ...] = ()
     scene: Scene = NOTHING
     until_end: bool = False
+    farm: type[Farm] = Farm
 
     @property
     def ideal_s(self) -> float:
@@ -124,6 +134,16 @@ def _to_many(scale: float) -> list[Journey]:
         replace(alone, name="quarter-first", title=slow_first, targets=_rate(1.25), troubles=first),
         replace(alone, name="dies", title=dying, targets=_rate(1.5), troubles=(Trouble("e03", 0.5, _unplug),)),
         Journey("one", one, large, 1, 0, (OURS, OURS_SSH, STAR), (Target(STAR.name, 1 / 1.3),)),
+        Journey(
+            "fetch-and-deliver",
+            "One blob fetched from a source and delivered to 6 edges",
+            blob,
+            6,
+            RATE_BITS,
+            (AHEAD, FETCH, AFTERWARDS),
+            (Target(FETCH.name, 1.25),),
+            farm=FetchingFarm,
+        ),
     ]
 
 
