@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirrortools.model import Blob
 from mirrortools.text import size
 
 # Of a disk's inodes, so many in a hundred stay free.
@@ -30,6 +32,13 @@ class Bounds:
         if self.incoming_bytes is not None:
             room_bytes = min(room_bytes, self.incoming_bytes - held_bytes(root))
         return max(0, room_bytes)
+
+    def is_crowded(self, root: Path, blobs: Iterable[Blob]) -> bool:
+        """Whether blobs could come if nothing else lay in incoming, but cannot now. Raises OSError."""
+        needed_bytes = sum(blob.size for blob in blobs)
+        if self.incoming_bytes is None or needed_bytes > self.incoming_bytes:
+            return False
+        return held_bytes(root) + needed_bytes > self.incoming_bytes
 
     def objection(self, root: Path, more_bytes: int = 0) -> str | None:
         """Why `more_bytes` may not come to `root`, in the system's words and ours; None: they may. Raises OSError."""

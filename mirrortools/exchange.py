@@ -66,8 +66,9 @@ class Exchange:
             raise NoSpace(why)
         if old := self._relays.pop(repo, None):
             old.close()
+        goods = Goods(incoming, lacking, places.get, lambda count: self._bounds.objection(self._root, count))
         try:
-            relay = Relay(Goods(incoming, lacking, places.get), terms.passport, terms.ports, terms.limit_bytes_s)
+            relay = Relay(goods, terms.passport, terms.ports, terms.limit_bytes_s)
         except (ssl.SSLError, OverflowError) as error:
             raise EdgeRefused(f"malformed request: {error!r}") from error
         self._relays[repo] = relay

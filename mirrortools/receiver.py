@@ -213,25 +213,29 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._let_go()
-        if why := self._bounds.objection(self.root):
-            raise NoSpace(why)
         self._tree.make()
         self._tree.refuse_elsewhere(repo)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         self._begun = frozenset(blobs)
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
-        self._drop_abandoned(incoming)
+        self._drop_abandoned(incoming, 0 if self._bounds.is_crowded(self.root, missing) else ABANDONED_S)
         _drop_strangers(incoming, {blob.digest for blob in missing})
         for blob in missing:
             if arrived_bytes(incoming, blob) is None:
                 _remove(incoming / blob.digest)
+        if why := self._bounds.objection(self.root):
+            self._let_go()
+            raise NoSpace(why)
         return self._lacks(incoming, missing)
 
-    def _drop_abandoned(self, ours: Path) -> None:
-        """Remove what deliveries of other repositories left behind, when nobody has gone on with it for long."""
+    def _drop_abandoned(self, ours: Path, kept_s: float) -> None:
+        """Remove what deliveries of other repositories left behind, when nobody has gone on with it for so long.
+
+        What nobody is at makes room: else two that broke off could stand in each other's way for ever.
+        """
         for folder in ours.parent.iterdir():
-            if folder != ours and self._clock() - _touched_at(folder) > ABANDONED_S:
+            if folder != ours and self._clock() - _touched_at(folder) >= kept_s:
                 with contextlib.suppress(Locked), self._alone_in(folder.name):
                     _remove(folder)
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from mirrortools.errors import EdgeRefused
+from mirrortools.errors import EdgeRefused, NoSpace
 from mirrortools.feeding import PipeLink, SocketLink, Want, feed, read_some, take, tls
 from mirrortools.files import start_writing
 from mirrortools.frames import frame, read_frame
@@ -37,6 +37,8 @@ CONNECT_S: Final = 3.0
 # A relay that nobody needs for so long lets go of its port.
 IDLE_S: Final = 120.0
 _CHUNK_BYTES: Final = 1 << 20
+# What may come before it is asked once more whether there is room.
+_UNASKED_BYTES: Final = 4 << 20
 _LOOK_S: Final = 0.2
 _BACKLOG: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")
@@ -49,11 +51,15 @@ Held = Callable[[str], Path | None]
 
 @dataclass(frozen=True, slots=True)
 class Goods:
-    """What an edge takes part in: blobs to come, how much of each is in `folder`, and what it can pass on besides."""
+    """What an edge takes part in: blobs to come, how much of each is in `folder`, and what it can pass on besides.
+
+    `objection` says why so many bytes may not come; it is asked again and again, as other deliveries come meanwhile.
+    """
 
     folder: Path
     lacking: Mapping[Blob, int]
     held: Held
+    objection: Callable[[int], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Relay:
         self._throttle = Throttle(limit_bytes_s)
         self._lock = threading.Condition()
         self._standing = Standing()
+        self._full: NoSpace | None = None
         self._taking: SocketLink | PipeLink | None = None
         self._links: set[SocketLink | PipeLink] = set()
         self._turn = threading.Lock()
@@ -115,11 +122,16 @@ class Relay:
             """Whoever took before has ended."""
 
     def flow(self, wait_s: float) -> tuple[int, Standing]:
-        """Bytes that lack, and how the link stands; waits until that changes, and for so long at most."""
+        """Bytes that lack, and how the link stands; waits until that changes, and for so long at most.
+
+        Raises NoSpace when nothing more may come.
+        """
         with self._lock:
             known = self._standing
             if self._intake.lacking:
                 self._lock.wait_for(lambda: self._standing != known or self._stock.ended, wait_s)
+            if self._full:
+                raise self._full
             return self._intake.lacking_bytes, self._standing
 
     def digest(self, blob: Blob) -> str | None:
@@ -174,6 +186,9 @@ class Relay:
                 link.write(memoryview(frame({**words, "wants": wants})))
                 take(link, self._intake)
                 self._stand(number, "done")
+            except NoSpace as error:
+                self._full = error
+                self._stand(number, "broken", str(error))
             except _BROKEN as error:
                 self._stand(number, "broken", f"{error or type(error).__name__}")
             finally:
@@ -240,6 +255,8 @@ class Intake:
         self._stock = stock
         self._blobs = {bytes.fromhex(blob.digest).ljust(32, b"\0"): blob for blob in goods.lacking}
         self._held = goods.held
+        self._objection = goods.objection
+        self._allowed_bytes = 0
         self.lacking_bytes = 0
         self._open: tuple[str, int] = ("", -1)
         self._at = 0
@@ -270,7 +287,8 @@ class Intake:
         self._at = offset
 
     def write(self, data: memoryview) -> None:
-        """The next bytes of the piece."""
+        """The next bytes of the piece. Raises NoSpace when there is no room for them."""
+        self._allow(len(data))
         digest, file = self._open
         start = self._at
         while data:
@@ -281,6 +299,14 @@ class Intake:
         self._stock.grow(digest, self._at)
         if not self.lacking_bytes:
             self._close()
+
+    def _allow(self, count: int) -> None:
+        if count > self._allowed_bytes:
+            asked_bytes = max(count, min(self.lacking_bytes, _UNASKED_BYTES))
+            if why := self._objection(asked_bytes):
+                raise NoSpace(why)
+            self._allowed_bytes = asked_bytes
+        self._allowed_bytes -= count
 
     def _close(self) -> None:
         if self._open[1] >= 0:

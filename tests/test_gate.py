@@ -17,6 +17,7 @@ from mirrortools.errors import EdgeRefused
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.gate import Bulk, Post, Talk, incoming_name, open_incoming, read_words, skip, wish
+from mirrortools.locks import RepositoryLock
 from mirrortools.receiver import Receiver
 from mirrortools.signing import Signer
 from mirrortools.transports import receiver_archive
@@ -240,11 +241,16 @@ def test_what_is_free_is_told_within_the_bounds(tmp_path: Path) -> None:
     begin = {"ask": "begin", "repo": "models/acme/other", "blobs": []}
     first = receiver.answer(sealed(origin, receiver.challenge, begin))["free_bytes"]
     (folder / "y").write_bytes(b"y" * 800)
-    refused = receiver.answer(sealed(origin, receiver.challenge, {**begin, "repo": REPO.path}))
+    with contextlib.closing(RepositoryLock(tmp_path, REPO, "a delivery that goes on")):
+        refused = receiver.answer(sealed(origin, receiver.challenge, begin))
+    held = held_bytes(tmp_path)
+    accepted = receiver.answer(sealed(origin, receiver.challenge, begin))
+    receiver.close()
 
-    assert (first, held_bytes(tmp_path)) == (700, 1100)
+    assert (first, held) == (700, 1100)
     assert refused["error"] == "NoSpace"
     assert "holds 1.1 KiB and may hold 1000 B (incoming_limit)" in refused["text"]
+    assert accepted["free_bytes"] == 1000  # what nobody is at makes room
 
 
 def test_what_must_stay_free_stays_free(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mirrortools.bounds import Bounds, held_bytes
+from mirrortools.errors import NoSpace
 from mirrortools.feeding import SocketLink, Want, feed, read_some
 from mirrortools.frames import frame, read_frame
 from mirrortools.model import Blob
@@ -272,3 +274,23 @@ def test_nobody_waits_for_a_hash_that_does_not_come(tmp_path: Path, passport: st
     ) as relay:
         assert relay.digest(second) is None
         assert relay.digest(first) is None
+
+
+def test_relays_of_several_deliveries_keep_one_limit(tmp_path: Path, passport: str) -> None:
+    """What the others have brought meanwhile counts; whoever asks how far it is hears why it goes no further."""
+    bounds = Bounds(incoming_bytes=6 * MIB)
+    relays = []
+    for name in ("one", "two"):
+        folder = tmp_path / "state" / "incoming" / name
+        folder.mkdir(parents=True)
+        goods = Goods(folder, dict.fromkeys(BLOBS, 0), lambda _: None, lambda n: bounds.objection(tmp_path, n))
+        relays.append(Relay(goods, passport, None, None))
+    with closing(relays[0]), closing(relays[1]):
+        feed_from(tmp_path / "origin", relays[0], passport)
+        with suppress(OSError):
+            feed_from(tmp_path / "origin-again", relays[1], passport)
+        with pytest.raises(NoSpace, match="incoming_limit"):
+            until_done(relays[1])
+
+        assert until_done(relays[0]).state == "done"
+    assert held_bytes(tmp_path) <= 6 * MIB
