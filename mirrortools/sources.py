@@ -41,8 +41,11 @@ class Sources:
         return [source for source in self.in_order(refused) if not self._is_cooling(source)]
 
     def distrust(self, names: Collection[str]) -> None:
-        """Ask sources that gave wrong bytes of one blob last for all others, too."""
-        self._liars.update(names)
+        """Ask sources that gave wrong bytes of one blob last for all others, too.
+
+        Seeds, which there are no terms for, stay: of a folder on this host one file rots, and the others do not.
+        """
+        self._liars.update(name for name in names if name in self._desk.terms)
 
     def _is_cooling(self, source: ByteSource) -> bool:
         return source.name in self._liars or self._standings.is_cooling(self._place(source), self._desk.clock())

@@ -140,7 +140,8 @@ def test_who_lied_about_one_blob_is_asked_last_for_the_others(tmp_path: Path) ->
     """Otherwise each of them would come twice."""
     contents = [noise(SEGMENT * 3, 100 + i) for i in range(7)]
     liar, honest = FakeSource("liar", contents, Faults(wrong=True)), FakeSource("honest", contents)
-    desk = desk_for(tmp_path, [liar, honest], workers=1)
+    terms = {name: Terms(name) for name in ("liar", "honest")}
+    desk = replace(desk_for(tmp_path, [liar, honest], workers=1), terms=terms)
     bring(desk, *contents)
 
     assert all(stored(desk, content) == content for content in contents)
