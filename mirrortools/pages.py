@@ -80,6 +80,7 @@ def _commands(manifest: Manifest, metalinks: bool) -> Iterator[tuple[str, str]]:
     url, folder = f"{HOST_WORD}/{repo.url_path}", repo.name.rpartition("/")[2]
     kind = "" if repo.kind == "models" else f" --repo-type {_NOUNS[repo.kind]}"
     yield "hf", f"HF_ENDPOINT={HOST_WORD} hf download {repo.name}{kind}"
+    yield "mirrortool", f"mirrortool get {repo.url_path} --from {HOST_WORD}"
     yield "git", f"git clone {url}"
     if metalinks:
         yield "aria2", f"aria2c -d {folder} {url}/meta/{commit}/{OF_REVISION}"

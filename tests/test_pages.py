@@ -80,6 +80,7 @@ def test_commands_of_each_kind() -> None:
 
     assert [command.split()[0] for command in model.commands] == [
         "HF_ENDPOINT=MIRROR-URL",
+        "mirrortool",
         "git",
         "aria2c",
         "rsync",
@@ -87,9 +88,16 @@ def test_commands_of_each_kind() -> None:
         "curl",
     ]
     assert rows.commands[0] == "HF_ENDPOINT=MIRROR-URL hf download acme/rows --repo-type dataset"
-    assert rows.commands[1] == "git clone MIRROR-URL/datasets/acme/rows"
-    assert rows.commands[3] == "rsync -aL rsync://MIRROR-HOST/datasets/acme/rows/ rows/"
-    assert [command.split()[0] for command in bare.commands] == ["HF_ENDPOINT=MIRROR-URL", "git", "rsync", "curl"]
+    assert rows.commands[1] == "mirrortool get datasets/acme/rows --from MIRROR-URL"
+    assert rows.commands[2] == "git clone MIRROR-URL/datasets/acme/rows"
+    assert rows.commands[4] == "rsync -aL rsync://MIRROR-HOST/datasets/acme/rows/ rows/"
+    assert [command.split()[0] for command in bare.commands] == [
+        "HF_ENDPOINT=MIRROR-URL",
+        "mirrortool",
+        "git",
+        "rsync",
+        "curl",
+    ]
 
 
 def test_very_many_files_are_not_all_shown() -> None:

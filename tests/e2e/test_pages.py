@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -111,9 +112,9 @@ def test_the_commands_on_a_page_work(urls: dict[str, str], host: str, tmp_path: 
     """Copied into a shell, each brings the files, and the last one finds them right."""
     html = curl(f"{urls[host]}/acme/tiny").body.decode()
     commands = [unescape(found) for found in re.findall(r"<pre><code>(.*?)</code></pre>", html)]
-    by_name = dict(zip(("hf", "git", "aria2", "rsync", "curl", "check"), commands, strict=True))
+    by_name = dict(zip(("hf", "mirrortool", "git", "aria2", "rsync", "curl", "check"), commands, strict=True))
     env = hub_environment(urls[host], tmp_path / "cache") | {"GIT_LFS_SKIP_SMUDGE": "1", "HOME": str(tmp_path)}
-    env["PATH"] = f"{hub_program('2.4.0', 'hf').parent}:{env['PATH']}"
+    env["PATH"] = f"{hub_program('2.4.0', 'hf').parent}:{Path(sys.executable).parent}:{env['PATH']}"
 
     def run(name: str) -> str:
         done = subprocess.run(
@@ -124,12 +125,15 @@ def test_the_commands_on_a_page_work(urls: dict[str, str], host: str, tmp_path: 
 
     run("hf")
     (snapshot,) = tmp_path.glob("cache/hub/models--acme--tiny/snapshots/*")
+    run("mirrortool")
+    (tmp_path / "tiny").rename(tmp_path / "got")
     run("git")
     (tmp_path / "tiny").rename(tmp_path / "cloned")
     run("aria2")
     run("curl")
 
     assert read_folder(snapshot).items() >= MODEL.items()
+    assert read_folder(tmp_path / "got").items() >= MODEL.items()
     assert (tmp_path / "cloned" / "config.json").read_bytes() == b"{}"
     assert read_folder(tmp_path / "tiny").items() >= MODEL.items()
     assert (tmp_path / "model one.safetensors").read_bytes() == MODEL["model one.safetensors"]
@@ -192,7 +196,7 @@ def test_the_set_up_that_the_index_names(urls: dict[str, str], host: str, tmp_pa
     (command,) = re.findall(r"curl -fsS \S+/setup\.sh \| sh", html)
     env = hub_environment(urls[host], tmp_path / "cache") | {"HOME": str(tmp_path / "home"), "GIT_TERMINAL_PROMPT": "0"}
     env = {name: value for name, value in env.items() if not name.startswith("XDG_") and name != "HF_ENDPOINT"}
-    env["PATH"] = f"{hub_program('2.4.0', 'hf').parent}:{env['PATH']}"
+    env["PATH"] = f"{hub_program('2.4.0', 'hf').parent}:{Path(sys.executable).parent}:{env['PATH']}"
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / ".profile").write_text("# mine")
 
