@@ -126,7 +126,7 @@ class Farm:
             "repositories": list(repos),
             **({"edges": dict(edges)} if edges else {}),
         }
-        path = self.folder / "origin.yaml"
+        path = self.folder / f"origin-{len(repos)}.yaml"  # a name for each, so that mirrortool remembers them
         path.write_text(yaml.safe_dump(document))
         return path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from bench.content import Content
 from bench.farm import Farm, Published
 from bench.seeded import seed
 from mirrortools.model import RepoId
+from mirrortools.shown import Shown
 from mirrortools.statements import LIFETIME_S, Signed, Statement
 from mirrortools.tree import Tree
 
@@ -110,6 +112,7 @@ class InSync:
         names = [f"many/copy-{number:05}" for number in range(1, self.repositories)]
         if not ready.exists():
             self._make(farm, content, names, ready)
+        _note(ready, [content.repo, *names])
         farm.shared_root = ready
         yield replace(farm.published(content.repo), others=names)
 
@@ -127,6 +130,16 @@ class InSync:
         subprocess.run(["cp", "-a", farm.root / _MODELS / "many", making / _MODELS / "many"], check=True)
         ready.parent.mkdir(parents=True, exist_ok=True)
         making.rename(ready)
+
+
+def _note(root: Path, names: list[str]) -> None:
+    """What edges have noted in the last day of what they show."""
+    tree = Tree(root)
+    shown = Shown(root, tree.realm, tree.stated_ns)
+    shown.forget_all()
+    for repo in map(RepoId.parse, names):
+        if signed := tree.statement(repo):
+            shown.note(repo, signed.text, time.time())
 
 
 def _state(tree: Tree, repo: RepoId) -> None:

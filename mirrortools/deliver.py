@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from socket import gethostname
@@ -27,6 +27,7 @@ from mirrortools.model import Blob, Publication, Realm, RepoId, Revision
 from mirrortools.readers import Access
 from mirrortools.sealing import SealedSession
 from mirrortools.share import share_name, share_of
+from mirrortools.shown import digest_of
 from mirrortools.signing import Signer
 from mirrortools.squeeze import Wire
 from mirrortools.statements import Signed
@@ -137,10 +138,15 @@ class Together:
         return self._fan_out.rates if self._fan_out else {}
 
 
+Said = Callable[[EdgeConfig], Signed]
+"""Gives what this host says of one publication to an edge with these rules: the statement of its share."""
+
+
 class EdgeSession:
     """One edge for one run and realm: reached when the first repository needs it; not tried again when that fails.
 
-    `repos` are repositories that will be delivered: the edge says in its first answer what it holds of them all.
+    `repos` are repositories that will be delivered: the edge says in its first answer what it holds of them all. An
+    edge that is believed may say so by its notes, of what it has seen in the last day; else it looks.
     """
 
     def __init__(
@@ -150,6 +156,8 @@ class EdgeSession:
         here: Here,
         repos: Iterable[RepoId] = (),
         clock: Callable[[], float] = time.monotonic,
+        *,
+        believes: bool = False,
     ) -> None:
         self.edge = edge
         self._transport = transport
@@ -160,6 +168,8 @@ class EdgeSession:
         self._session: Session | None = None
         self._failure: MirrorError | None = None
         self._held: dict[str, Held] = {}
+        self._believes = believes
+        self._noted: dict[str, str] = {}
         self._known_signer: object = None
         self._wire = Wire(edge.rate_limit_bytes_s)
         self._can_relay = False
@@ -188,6 +198,17 @@ class EdgeSession:
                 self._give_up_if_unreachable(failure)
             self._used_s = self._clock()
             return meter.delivery(changed, error)
+
+    def is_shown(self, repo: RepoId, said: Said) -> bool:
+        """Whether the edge has noted that it shows just what is `said` of a repository. It is not asked for that.
+
+        Raises StoreError, NoSpace.
+        """
+        noted = self._noted.get(repo.path)
+        is_settled = self._failure is None and self._known_signer == self._here.signer.signer
+        if noted is None or not is_settled or (self._here.access and not self._has_granted):
+            return False
+        return noted == digest_of(said(self.edge).text)
 
     def forward(self, prospect: Publication, fan_out: FanOut, progress: Progress) -> Delivery:
         """Bring blobs of what is to be published to the edge, while they come; nothing shows there.
@@ -255,7 +276,7 @@ class EdgeSession:
         """Let an edge that was cut off be reached once more."""
         with self._turn:
             self._failure = None
-            self._held = {}
+            self._held, self._noted = {}, {}
 
     def abort(self) -> None:
         """End whatever runs now, from any thread."""
@@ -268,6 +289,8 @@ class EdgeSession:
         session = self._opened(publication.repo)
         self._introduce(session)
         self._grant(session)
+        if self._has_noted(session, publication):
+            return False
         held = self._held_of(session, publication.repo)
         signed, parts = self._signed(publication, held)
         if held.shows(parts, signed):
@@ -278,6 +301,19 @@ class EdgeSession:
         changed = errand.run({part for part, digest in parts.items() if held.parts.get(part) == digest})
         self._held[publication.repo.path] = Held(signed.statement.serial, parts)
         return changed
+
+    def _has_noted(self, session: Session, publication: Publication) -> bool:
+        """Whether the edge says by its notes that it shows just this; any other note does not count any more."""
+        repo = publication.repo
+        if self._believes and repo.path not in self._held and repo.path not in self._noted:
+            self._learn(session.ask({"ask": "state", "repos": [repo.path], "brief": True}))
+        if repo.path not in self._noted:
+            return False
+        signed = self._here.signer.signed(publication, 0, share_name(self.edge))
+        if self._noted[repo.path] == digest_of(signed.text):
+            return True
+        del self._noted[repo.path]
+        return False
 
     def _reached(self, session: Session, together: Together | None) -> Reached:
         fan_out = together.fan_out if together and self._can_relay else None
@@ -326,6 +362,7 @@ class EdgeSession:
             "caller": gethostname(),
             "repos": names,
             "realm": self._here.tree.realm,
+            "brief": self._believes,
         }
         answer = session.ask(hello)
         if answer.get("realm", Realm.PUBLIC) != self._here.tree.realm:
@@ -363,6 +400,8 @@ class EdgeSession:
         latest = int(time.time()) + SERIALS_AHEAD_S
         with understood(self.edge.name):
             self._held |= {str(name): Held.from_json(held, latest) for name, held in answer["state"].items()}
+            # An edge with a receiver that knows no notes has said all in its state.
+            self._noted |= {str(name): str(digest) for name, digest in answer.get("shown", {}).items()}
 
     def _give_up_if_unreachable(self, error: MirrorError) -> None:
         if isinstance(error, EdgeUnreachable) and self._failure is None:
@@ -382,7 +421,8 @@ class EdgePool:
     edges that may have it; `access` says who may read there.
 
     Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
-    what edges took, in bytes a second: at first those of earlier runs.
+    what edges took, in bytes a second: at first those of earlier runs. `believes` is whether edges may answer by their
+    notes.
     """
 
     def __init__(
@@ -393,10 +433,12 @@ class EdgePool:
         limit_bytes_s: int | None = None,
         rates: Mapping[str, float] | None = None,
         access: Callable[[str], Access] | None = None,
+        *,
+        believes: bool = False,
     ) -> None:
         self._total = Throttle(limit_bytes_s)
         self.rates = dict(rates or {})
-        self._state, self._limit_bytes_s = root / "state", limit_bytes_s
+        self._state, self._limit_bytes_s, self._believes = root / "state", limit_bytes_s, believes
         self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
         public = tuple(repos)
         self._sessions = {(name, Realm.PUBLIC): self._session_with(edge, public) for name, edge in edges.items()}
@@ -425,7 +467,7 @@ class EdgePool:
 
     def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
         transport = transport_to(_limited(edge, self._limit_bytes_s), self._state)
-        return EdgeSession(edge, transport, self._here[realm], repos)
+        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes)
 
     def fan_out(self, inflow: Inflow) -> FanOut:
         """Where edges meet that are brought what comes in here."""
@@ -444,6 +486,37 @@ class EdgePool:
 
         `choose` gives the session with an edge, when that is not the run's; it may take its time.
         """
+        shown = self._shown(publication, edges)
+        if len(shown) < len(edges):
+            rest = [name for name in edges if name not in shown]
+            shown |= self._bring(publication, rest, progress, choose)
+        return [shown[name] for name in edges]
+
+    def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
+        """The edges that have noted that they show a publication: there is nothing to do, and nothing to ask."""
+        repo, signer, known = publication.repo, self._here[publication.realm].signer, dict[str, Signed]()
+
+        def said(edge: EdgeConfig) -> Signed:
+            name = share_name(edge)
+            if name not in known:
+                known[name] = signer.signed(share_of(publication, edge), 0, name)
+            return known[name]
+
+        shown: dict[str, Delivery] = {}
+        with suppress(MirrorError):  # what is wrong here is told for each edge
+            for name in edges:
+                session = self._sessions.get((name, publication.realm))
+                if session and session.is_shown(repo, said):
+                    shown[name] = Meter(name, repo, no_progress).delivery(changed=False, error=None)
+        return shown
+
+    def _bring(
+        self,
+        publication: Publication,
+        edges: Sequence[str],
+        progress: Progress,
+        choose: Callable[[str], EdgeSession] | None,
+    ) -> dict[str, Delivery]:
         choose = choose or (lambda name: self.session(name, publication.realm))
         together = Together(self.rates, self._total, is_alone=len(edges) == 1)
 
@@ -463,7 +536,7 @@ class EdgePool:
                 for name, delivery in self._all_at_once(cut_off, bring_again).items():
                     deliveries[name] = delivery.after(deliveries[name])
             self.rates.update(together.rates)
-            return list(deliveries.values())
+            return deliveries
 
     def abort(self) -> None:
         """End whatever runs now for any edge, from any thread."""

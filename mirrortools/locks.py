@@ -11,7 +11,8 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,6 +85,26 @@ def owner_of(root: Path, repo: RepoId) -> str | None:
     except BlockingIOError:
         return _path(root, repo).read_text().strip() or "another process"
     return None
+
+
+@contextmanager
+def still(root: Path, repo: RepoId) -> Iterator[bool]:
+    """Keep a repository as it is while the block looks at it; gives whether nobody was at work on it.
+
+    Several may look at once; who wants to change it waits for a little. Raises OSError.
+    """
+    path = _path(root, repo)
+    make_folder(path.parent)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        is_still = True
+    except BlockingIOError:
+        is_still = False
+    try:
+        yield is_still
+    finally:
+        os.close(file)
 
 
 def in_turn(root: Path, repo: RepoId, owner: str, act: Callable[[], T], act_again: Callable[[], T]) -> T:

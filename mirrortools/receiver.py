@@ -7,6 +7,7 @@ our own modules alone, and it writes nothing outside its root:
     state/incoming/<quoted repository>/<digest>     what rsync brings; it goes on there after a break
     state/locks/<quoted repository>.lock            who delivers now
     state/keys/signer                               the public key of the origin that is believed
+    state/shown/<realm>                             notes of what is shown, so that it need not be looked at
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
@@ -43,12 +44,13 @@ from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked,
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
-from mirrortools.locks import RepositoryLock
+from mirrortools.locks import RepositoryLock, still
 from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
 from mirrortools.piecework import describe
 from mirrortools.readers import Access, write_access
 from mirrortools.seals import needs_seal, new_challenge
+from mirrortools.shown import Shown
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
@@ -180,6 +182,7 @@ class Receiver:
         self._realm = realm
         self._store, self._tree = Store(self.root, realm), Tree(self.root, realm)
         self._audit, self._exchange = Audit(self.root, realm), Exchange(self._store, self._bounds)
+        self._shown = Shown(self.root, realm, self._tree.stated_ns)
 
     def _believe(self, request: Request) -> Answer:
         with _refused_when_malformed():
@@ -191,13 +194,37 @@ class Receiver:
 
     def _state(self, request: Request) -> Answer:
         with _refused_when_malformed():
-            repos = [_repo(name) for name in request["repos"]]
-        return {"state": {repo.path: {"serial": self._serial(repo), "parts": self._parts(repo)} for repo in repos}}
+            repos, is_brief = [_repo(name) for name in request["repos"]], request.get("brief") is True
+        if not is_brief:
+            return {"state": {repo.path: self._look(repo) for repo in repos}}
+        shown = self._shown.believed(repos, self._clock())
+        return {
+            "shown": shown,
+            "state": {repo.path: self._look_and_note(repo) for repo in repos if repo.path not in shown},
+        }
 
-    def _serial(self, repo: RepoId) -> int:
-        """The number of what the origin said last; 0 when it has said nothing."""
+    def _look(self, repo: RepoId) -> Answer:
+        """The number of what the origin said last, 0 when it has said nothing, and what is here of a repository."""
         signed = self._tree.statement(repo)
-        return signed.statement.serial if signed else 0
+        return {"serial": signed.statement.serial if signed else 0, "parts": self._parts(repo)}
+
+    def _look_and_note(self, repo: RepoId) -> Answer:
+        """Look, and note when all that was said is here, so that the next one who asks is answered by that.
+
+        Nothing is noted of what somebody else is at work on.
+        """
+        if not self._tree.stated_ns(repo):
+            return self._look(repo)
+        with still(self.root, repo) as is_still:
+            held, signed = self._look(repo), self._tree.statement(repo)
+            if is_still and signed and signed.statement.parts.items() <= held["parts"].items():
+                self._note(repo, signed)
+            return held
+
+    def _note(self, repo: RepoId, signed: Signed) -> None:
+        """Note what is shown of a repository; without the note the next one who asks waits for a look."""
+        with contextlib.suppress(OSError):
+            self._shown.note(repo, signed.text, self._clock())
 
     def _parts(self, repo: RepoId) -> dict[str, str]:
         """What is served of a repository, part by part; nothing when it is absent, damaged or lacks a blob."""
@@ -216,6 +243,7 @@ class Receiver:
         self._tree.make()
         self._tree.refuse_elsewhere(repo)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
+        self._shown.forget(repo)  # until it is published
         self._begun = frozenset(blobs)
         missing = self._store.missing(blobs)
         incoming = self._incoming(repo)
@@ -363,6 +391,7 @@ class Receiver:
             raise EdgeRefused(f"{repo}: {len(missing)} blobs are not here, {missing[0]} among them")
         self._tree.publish_statement(repo, signed)  # before the refs, so that nothing older can follow
         changed = self._tree.publish(publication)
+        self._note(repo, signed)
         self._has_news |= self._realm is Realm.PUBLIC and (changed or not self._tree.has_index)
         shutil.rmtree(self._incoming(repo))
         self._let_go()
@@ -382,6 +411,8 @@ class Receiver:
         with _refused_when_malformed():
             blobs, set_aside = _blobs(request["blobs"]), bool(request["set_aside"])
         bad = self._audit.bad_blobs(blobs)
+        if bad:
+            self._shown.forget_all()  # whose they are is not known here
         for blob in bad if set_aside else ():
             self._audit.set_aside(blob)
         return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
@@ -394,6 +425,7 @@ class Receiver:
         wrong = {}
         for commit, manifest in publication.manifests.items() if publication else ():
             if paths := self._audit.wrong_links(manifest):
+                self._shown.forget_all()
                 wrong[commit] = paths[:_FEW_PATHS]
                 if forget:
                     self._audit.forget(manifest)

@@ -96,12 +96,14 @@ class Origin:
 class Wish:
     """What a run shall do.
 
-    `only` limits it to these revisions, `edges` limits whom to deliver to; None means what is configured.
+    `only` limits it to these revisions, `edges` limits whom to deliver to; None means what is configured. `looks` has
+    edges look at what they show, where they may go by their notes else.
     """
 
     only: tuple[str, ...] | None = None
     edges: tuple[str, ...] | None = None
     dry_run: bool = False
+    looks: bool = False
 
     def edges_of(self, repository: RepositoryConfig) -> list[str]:
         """The edges to bring a repository to."""
@@ -291,7 +293,8 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
     config = origin.config
     repos = [repository.repo for repository in repositories if repository.realm is Realm.PUBLIC]
     rates = origin.state.rates()
-    with EdgePool(config.edges, origin.root, repos, config.delivery_limit_bytes_s, rates, _access(config)) as pool:
+    shared = repos, config.delivery_limit_bytes_s, rates, _access(config)
+    with EdgePool(config.edges, origin.root, *shared, believes=not wish.looks) as pool:
         yield pool
         origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 

@@ -319,6 +319,14 @@ class Tree:
         except StoreError:
             return None
 
+    def stated_ns(self, repo: RepoId) -> int:
+        """When the record of what the origin says of a repository was written, in ns; 0 when there is none."""
+        try:
+            path = f"{self.served}/{repo.path}/meta/statement.json"
+            return os.stat(path).st_mtime_ns  # noqa: PTH116  (of every repository of a run)
+        except OSError:
+            return 0
+
     def refs(self, repo: RepoId) -> dict[str, str]:
         """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
         return _load(self._folder(repo) / "meta" / "refs.json", _refs_of) or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from mirrortools.deliver import EdgeSession
 from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
 from mirrortools.model import Publication
+from mirrortools.shown import digest_of
 from mirrortools.signatures import KEYS, check_signature
 from mirrortools.signing import Signer
 from mirrortools.statements import Signed
@@ -75,8 +76,8 @@ def shown(tmp_path: Path) -> Publication:
     return publication(tmp_path, FILES)
 
 
-def session(edge: FakeEdge, origin: Path) -> EdgeSession:
-    return EdgeSession(local_edge(Path("/srv/edge")), edge, here(origin), [REPO])
+def session(edge: FakeEdge, origin: Path, *, believes: bool = False) -> EdgeSession:
+    return EdgeSession(local_edge(Path("/srv/edge")), edge, here(origin), [REPO], believes=believes)
 
 
 def holding(origin: Path, shown: Publication, **more: Any) -> dict[str, Any]:
@@ -117,6 +118,45 @@ def test_what_was_delivered_is_known_afterwards(shown: Publication, tmp_path: Pa
 
     assert (first.changed, second.changed) == (True, False)
     assert len(edge.asked) == 5
+
+
+def test_an_edge_may_answer_by_its_notes(shown: Publication, tmp_path: Path) -> None:
+    """What it has noted to show is believed, where that is allowed; it is not asked for more, once it is reached."""
+    signer = Signer(tmp_path)
+    said = {"state": {}, "shown": {REPO.path: digest_of(signer.signed(shown).text)}, "signer": signer.signer}
+    edge = FakeEdge({"hello": said})
+    edge_session = session(edge, tmp_path, believes=True)
+    before = edge_session.is_shown(REPO, lambda _: signer.signed(shown))
+    deliveries = [edge_session.deliver(shown) for _ in range(2)]
+
+    assert [(d.changed, d.blobs, d.error) for d in deliveries] == [(False, 0, None)] * 2
+    assert [request["ask"] for request in edge.asked] == ["hello"]
+    assert edge.asked[0]["brief"] is True
+    assert not before
+    assert edge_session.is_shown(REPO, lambda _: signer.signed(shown))
+
+
+@pytest.mark.parametrize("why", ["another statement", "no note", "a new key", "cut off"])
+def test_a_note_counts_only_for_what_is_said_now(shown: Publication, tmp_path: Path, why: str) -> None:
+    """One of another statement, or of an edge that has to hear more, is as if there were none."""
+    signer = Signer(tmp_path)
+    noted = {"no note": {}, "another statement": {REPO.path: "0" * 64}}.get(
+        why, {REPO.path: digest_of(signer.signed(shown).text)}
+    )
+    edge = FakeEdge({"hello": {"state": {}, "shown": noted, "signer": signer.signer}})
+    edge_session = session(edge, tmp_path, believes=True)
+    edge_session.deliver(shown if not noted or why == "another statement" else replace(shown, mirrors=()))
+    if why == "a new key":
+        signer.change_key()
+        edge_session = session(edge, tmp_path, believes=True)
+        edge_session.deliver(shown)
+    if why == "cut off":
+        edge_session.abort()
+    asked = [request["ask"] for request in edge.asked]
+
+    assert edge_session.is_shown(REPO, lambda _: signer.signed(shown)) is (why == "a new key")
+    assert (asked[-1] == "publish") is (why in ("another statement", "no note"))
+    assert ("trust" in asked) is (why == "a new key")
 
 
 def test_an_edge_with_a_later_number_gets_a_statement_above_it(shown: Publication, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +19,7 @@ from mirrortools.errors import EdgeRefused
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
 from mirrortools.model import Blob, Publication
 from mirrortools.receiver import Receiver, serve
+from mirrortools.shown import BELIEVED_S, digest_of
 from mirrortools.signatures import fingerprint
 from mirrortools.signing import Signer
 from mirrortools.statements import LIFETIME_S, Signed
@@ -110,6 +113,119 @@ def test_a_whole_delivery_is_served_and_leaves_nothing_in_incoming(
     assert state(receiver) == answer["state"]
     assert Tree(receiver.root).statement(REPO) == signed
     assert list((receiver.root / "state" / "incoming").iterdir()) == []
+
+
+# What was noted to be shown
+
+
+def noted(receiver: Receiver, *names: str) -> dict[str, Any]:
+    """What an origin hears that believes notes."""
+    return receiver.answer({"ask": "state", "repos": [*names] or [REPO.path], "brief": True})
+
+
+def test_what_was_published_is_told_by_its_note(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """No blob is looked at then; who does not believe notes has them looked at, as before."""
+    answer = bring(receiver, shown, tmp_path / "origin")
+    digest = digest_of(Signer(tmp_path / "origin").signed(shown).text)
+    told = noted(receiver)
+    Store(receiver.root).path(max(shown.blobs)).unlink()
+
+    assert told == noted(receiver) == {"shown": {REPO.path: digest}, "state": {}}
+    assert state(receiver) == {"serial": answer["state"]["serial"], "parts": {}}
+
+
+def test_a_note_is_taken_back_before_anything_changes(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """From `begin` to the end of `publish` there is none, and a repository that somebody works on gets none."""
+    bring(receiver, shown, tmp_path / "origin")
+    newer = publication(tmp_path / "origin", {**FILES, "README.md": b"# newer\n"})
+    second = Receiver(receiver.root)
+    hello(second)
+    begin(receiver, *newer.blobs)
+    during = [noted(second), noted(second)]
+    receiver.close()
+    after = [noted(second), noted(second)]
+
+    assert [list(each["shown"]) for each in (*during, *after)] == [[], [], [], [REPO.path]]
+    assert during[0]["state"][REPO.path]["parts"] == shown.digests()
+
+
+def test_a_look_makes_a_note_of_what_is_whole_alone(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """An edge from before the notes gets them by looking once; what lacks a blob, or was never here, gets none."""
+    bring(receiver, shown, tmp_path / "origin")
+    shutil.rmtree(receiver.root / "state" / "shown")
+    first, second = noted(receiver), noted(receiver)
+    shutil.rmtree(receiver.root / "state" / "shown")
+    Store(receiver.root).path(max(shown.blobs)).unlink()
+    lacking = [noted(receiver, REPO.path, "models/acme/never") for _ in range(2)]
+
+    assert (first["shown"], list(second["shown"])) == ({}, [REPO.path])
+    assert first["state"][REPO.path]["parts"] == shown.digests()
+    assert (
+        lacking
+        == [
+            {
+                "shown": {},
+                "state": {
+                    REPO.path: {"serial": first["state"][REPO.path]["serial"], "parts": {}},
+                    "models/acme/never": {"serial": 0, "parts": {}},
+                },
+            }
+        ]
+        * 2
+    )
+    assert not list((receiver.root / "state" / "locks").glob("*never*"))
+
+
+def test_notes_are_believed_for_a_day(root: Path, shown: Publication, tmp_path: Path) -> None:
+    """What was lost behind their back is seen then, by a plain run."""
+    now = [time.time()]
+    receiver = Receiver(root, lambda: now[0])
+    hello(receiver)
+    trust(receiver, Signer(tmp_path / "origin").signer)
+    bring(receiver, shown, tmp_path / "origin")
+    Store(root).path(max(shown.blobs)).unlink()
+    answers = []
+    for later_s in (BELIEVED_S - 5, BELIEVED_S + 5, -60):
+        answers.append(noted(receiver))
+        now[0] += later_s
+    receiver.close()
+
+    assert [list(answer["shown"]) for answer in answers] == [[REPO.path], [REPO.path], []]
+    assert answers[2]["state"][REPO.path]["parts"] == {}
+
+
+@pytest.mark.parametrize("damage", ["blob", "link"])
+def test_what_an_audit_finds_takes_notes_back(
+    receiver: Receiver, shown: Publication, tmp_path: Path, damage: str
+) -> None:
+    """So that the next plain run sees what has to be mended."""
+    bring(receiver, shown, tmp_path / "origin")
+    blob = max(shown.blobs)
+    if damage == "blob":
+        Store(receiver.root).path(blob).unlink()
+        receiver.answer({"ask": "audit", "blobs": items(blob), "set_aside": False})
+    else:
+        next((receiver.root / "public").glob("models/**/commits/*/README.md")).unlink()
+        receiver.answer({"ask": "links", "repo": REPO.path, "set_aside": True})
+    answer = noted(receiver)
+
+    assert answer["shown"] == {}
+    assert answer["state"][REPO.path]["parts"] != shown.digests()
+
+
+def test_a_tree_that_was_put_back_or_away_is_not_what_was_noted(
+    receiver: Receiver, shown: Publication, tmp_path: Path
+) -> None:
+    """The statement's own file is looked at: notes and tree may come from different days."""
+    bring(receiver, shown, tmp_path / "origin")
+    statement = next((receiver.root / "public").glob("models/**/statement.json"))
+    os.utime(statement, (1, 1))
+    older = noted(receiver)
+    shutil.rmtree(receiver.root / "public")
+    gone = noted(receiver)
+
+    assert older["shown"] == gone["shown"] == {}
+    assert gone["state"][REPO.path]["parts"] == {}
 
 
 def test_an_edge_that_keeps_an_older_commit_holds_the_new_publication_too(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
+from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports import receiver_archive
 from mirrortools.transports.ssh import SshTransport
@@ -24,7 +26,7 @@ from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
 # A login with the receiver (twice, for what is piped to it), a conversation, and what ssh adds to bulk.
-TALK_BYTES = 160 << 10
+TALK_BYTES = 176 << 10
 FILES = {
     "model.safetensors": noise(8 * MIB, 1),
     "b/weights.safetensors": noise(4 * MIB, 2),
@@ -170,6 +172,33 @@ def test_no_change_moves_nothing_for_any_number_of_repositories(sshd: Sshd, orig
     assert {path: path.lstat().st_mtime_ns for path in (tmp_path / "bj1" / "public").rglob("*")} == before
     assert sshd.logins() == 1
     assert sshd.received_bytes() < len(receiver_archive()) + 16 * 1024
+
+
+def test_edges_that_noted_what_they_show_cost_a_round_trip_each(origin: Path, tmp_path: Path) -> None:
+    """Of repositories that are as the edges noted nothing is signed, asked or opened; others are brought as ever."""
+    edges = {name: local_edge(tmp_path / name, name) for name in ("disk1", "disk2")}
+    all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(4)]
+    repos = [shown.repo for shown in all_shown]
+    with EdgePool(edges, origin, repos, believes=True) as pool:
+        first = [pool.deliver(shown, list(edges)) for shown in all_shown]
+    shutil.rmtree(tmp_path / "disk2" / "state" / "shown")
+    Store(tmp_path / "disk2").path(max(all_shown[2].blobs)).unlink()
+    all_shown[3] = publication(origin, {"a.txt": b"newer"}, repos[3])
+    with EdgePool(edges, origin, repos, believes=True) as pool:
+        second = [pool.deliver(shown, list(edges)) for shown in all_shown]
+        opened = [
+            pool.session(name).is_shown(repos[0], lambda _: Signer(origin).signed(all_shown[0])) for name in edges
+        ]
+
+    assert {(d.changed, d.error) for deliveries in first for d in deliveries} == {(True, None)}
+    assert [[(d.changed, d.blobs) for d in deliveries] for deliveries in second] == [
+        [(False, 0), (False, 0)],
+        [(False, 0), (False, 0)],
+        [(False, 0), (False, 1)],
+        [(True, 2), (True, 2)],
+    ]
+    assert opened == [True, False]  # what was looked at is noted for the next run
+    assert served_files(tmp_path / "disk2", all_shown[3]) == {"a.txt": b"newer"}
 
 
 def test_a_dead_edge_does_not_hold_the_others(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:

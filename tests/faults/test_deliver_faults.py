@@ -18,7 +18,9 @@ from mirrortools.deliver import EdgePool, EdgeSession
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
-from mirrortools.model import Blob, Publication, RepoId, quote_ref
+from mirrortools.model import Blob, Publication, Realm, RepoId, quote_ref
+from mirrortools.shown import Shown, digest_of
+from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports.local import LocalTransport
 from mirrortools.tree import Tree
@@ -26,7 +28,7 @@ from tests.delivery import NOWHERE, REPO, here, local_edge, noise, publication, 
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
-TALK_BYTES = 160 << 10
+TALK_BYTES = 176 << 10
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(8 * MIB, 2), "config.json": b"{}", "added.txt": b"new"}
 
@@ -233,11 +235,13 @@ def test_a_receiver_that_is_killed_anywhere_leaves_a_whole_revision(syscall: str
     for count in range(1, 60, 3):
         transport = KilledTransport(edge, origin / "state")
         transport.syscall, transport.count = syscall, count
-        session = EdgeSession(edge, transport, here(origin))
+        session = EdgeSession(edge, transport, here(origin), [REPO], believes=True)
         delivery = session.deliver(shown)
         session.close()
         assert _served(root) in (old.refs, shown.refs)
         _assert_whole(root)
+        assert _noted(root) in ({}, {REPO.path: digest_of(Signer(origin).signed(shown).text)})
+        assert not _noted(root) or _served(root) == shown.refs
         if delivery.error is None:
             break
         killed += 1
@@ -251,6 +255,11 @@ def test_a_receiver_that_is_killed_anywhere_leaves_a_whole_revision(syscall: str
 def _served(root: Path) -> dict[str, str]:
     link = root / "public" / REPO.path / "refs" / "main"
     return {"refs/heads/main": link.resolve().name}
+
+
+def _noted(root: Path) -> dict[str, str]:
+    """What an edge would say that it shows, without a look."""
+    return Shown(root, Realm.PUBLIC, Tree(root).stated_ns).believed([REPO], time.time())
 
 
 def _assert_whole(root: Path) -> None:
