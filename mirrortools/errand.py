@@ -209,8 +209,10 @@ class Errand:
         bad = self._send_and_adopt(holding, patched)
         if bad:
             self._check_own(bad)
-            # What the edge found wrong is gone there: the same files once more, whole.
-            bad = self._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes), set())
+            # What the edge found wrong is gone there: the same files once more, whole, and from here alone: who fed it
+            # may have them wrong too.
+            direct = replace(self, reached=replace(self.reached, fan_out=None))
+            bad = direct._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes), set())
         if bad:
             reason = next(iter(bad.values()))
             raise IntegrityError(

@@ -135,7 +135,9 @@ class Relay:
             return self._intake.lacking_bytes, self._standing
 
     def digest(self, blob: Blob) -> str | None:
-        """The SHA-256 of a blob that arrived whole, once it is known; None when it was not hashed here."""
+        """The SHA-256 of a blob that arrived whole, as soon as it is known; None when it was not hashed here, and from
+        the second time on.
+        """
         return self._hasher.digest(blob)
 
     def close(self) -> None:
@@ -340,10 +342,13 @@ class Hasher:
                 self._known.notify_all()
 
     def digest(self, blob: Blob) -> str | None:
-        """The digest of a blob, once it is known; None when nobody comes to hash it, as one before it is not whole."""
+        """The digest of a blob, once it is known; None when nobody comes to hash it, as one before it is not whole.
+
+        It is given once: what is wrong comes again by another way, and has to be hashed anew.
+        """
         with self._known:
             self._known.wait_for(lambda: blob in self._digests or not self._goes_on())
-            return self._digests.get(blob)
+            return self._digests.pop(blob, None)
 
     def end(self) -> None:
         """Hash no further."""
