@@ -2,7 +2,8 @@
 
 Decisions alone, without clock and network. The origin feeds the first of the chain; each other edge draws from the one
 before it, or from an earlier one when the two cannot reach each other. Who is slow is moved to the end, where nobody
-waits for it.
+waits for it. One that lacks nothing lends what it has: it stands before all others, so that the origin feeds nobody,
+and goes when that fails or is slow.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class Member:
     offers: frozenset[str]
     rate_bytes_s: float = 0.0
 
+    @property
+    def lends(self) -> bool:
+        """Whether it takes part for the others alone."""
+        return not self.wants
+
 
 @dataclass(frozen=True, slots=True)
 class Chain:
@@ -62,6 +68,8 @@ class Chain:
         return replace(rest, order=(*rest.order[:at], newcomer, *rest.order[at:]))
 
     def _goes_before(self, newcomer: Member, mine: int, other: Member, lacking_bytes: Mapping[str, int]) -> bool:
+        if newcomer.lends or other.lends:
+            return newcomer.lends
         is_far_ahead = lacking_bytes.get(other.name, 0) < mine - _BEHIND_BYTES
         return not is_far_ahead and (other.name in self.slow or newcomer.rate_bytes_s > _FASTER * other.rate_bytes_s)
 
@@ -72,7 +80,8 @@ class Chain:
 
     def with_cut(self, feeder: str, taker: str) -> Chain:
         """The same after it was seen that one cannot draw from the other."""
-        return replace(self, cut=self.cut | {(feeder, taker)})
+        found = replace(self, cut=self.cut | {(feeder, taker)})
+        return found.without(feeder) if feeder in self.lenders else found
 
     def with_held_up(self, feeder: str, taker: str) -> Chain:
         """The same after an edge fell behind its feeder: it is slow, unless that feeder holds up another one too.
@@ -90,9 +99,15 @@ class Chain:
         others = [member for member in self.order if member.name != name]
         return replace(self, order=(*others, *moved), slow=slow | {name}, trial="")
 
+    @property
+    def lenders(self) -> frozenset[str]:
+        """Those that lend."""
+        return frozenset(member.name for member in self.order if member.lends)
+
     def second(self) -> str:
         """Who would be the first without the first; nobody when that one is slow, or stands alone."""
-        found = self.order[1].name if len(self.order) > 1 else ""
+        rest = [member for member in self.order[1:] if not self.order[0].lends or self._can_feed(self.order[0], member)]
+        found = rest[0].name if rest else ""
         return "" if found in self.slow else found
 
     def with_trial(self) -> Chain:
@@ -105,6 +120,8 @@ class Chain:
     def after_trial(self, *, first_is_slow: bool) -> Chain:
         """The same when the trial is over."""
         ended = replace(self, trial="")
+        if first_is_slow and ended.order[0].lends:
+            return ended.without(ended.order[0].name)
         return ended.with_held_up(ORIGIN, ended.order[0].name) if first_is_slow else ended
 
     def feeders(self) -> dict[str, str]:

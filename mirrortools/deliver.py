@@ -23,6 +23,7 @@ from mirrortools.errand import Delivery, Errand, Holding, Meter, Progress, Reach
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
 from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
+from mirrortools.lending import Candidate, Lending
 from mirrortools.model import Blob, Publication, Realm, RepoId, Revision
 from mirrortools.readers import Access
 from mirrortools.sealing import SealedSession
@@ -113,8 +114,9 @@ class Held:
 class Together:
     """Where the errands of one delivery meet, made when the first of them has something to send."""
 
-    def __init__(self, rates: Mapping[str, float], total: Throttle, is_alone: bool) -> None:
+    def __init__(self, rates: Mapping[str, float], total: Throttle, edges: int, *, is_alone: bool) -> None:
         self.is_alone = is_alone
+        self.lending = Lending(edges)
         self._words = rates, total
         self._fan_out: FanOut | None = None
         self._lock = Lock()
@@ -124,8 +126,12 @@ class Together:
         from mirrortools.fanout import FanOut
 
         with self._lock:
-            self._fan_out = self._fan_out or FanOut(*self._words)
+            self._fan_out = self._fan_out or FanOut(*self._words, lending=self.lending)
             return self._fan_out
+
+    def has_fed(self, edge: str) -> bool:
+        """Whether an edge got bytes by way of the others, so that they can draw from it already."""
+        return self._fan_out is not None and self._fan_out.has(edge)
 
     def close(self) -> None:
         """End what this host sends."""
@@ -226,6 +232,31 @@ class EdgeSession:
                 self._give_up_if_unreachable(failure)
             self._used_s = self._clock()
             return meter.delivery(changed=False, error=error)
+
+    def lend(self, publication: Publication, fan_out: FanOut) -> None:
+        """Have the edge feed others what it has of a publication, until they need it no more.
+
+        Which blobs that may be is sealed, as in a delivery. Raises EdgeError, NoSpace, Locked.
+        """
+        from mirrortools.fanout import Parcel
+
+        publication = self.share(publication)
+        with self._turn:
+            session, repo, blobs = self._opened(publication.repo), publication.repo, publication.blobs
+            answer = session.ask({"ask": "begin", "repo": repo.path, "blobs": blob_items(blobs)})
+            with understood(self.edge.name):
+                lost = Holding.from_json(answer, blobs).lacking.keys()
+            fan_out.lend(Parcel(self.edge, repo, {}, blobs - lost, self._here.store.served), session)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it could not be reached in this run."""
+        return self._failure is not None
+
+    @property
+    def can_relay(self) -> bool:
+        """Whether other edges can draw from it, as it said when it was reached."""
+        return self._can_relay
 
     def _send_ahead(self, prospect: Publication, fan_out: FanOut, meter: Meter) -> None:
         from mirrortools.vanguard import Vanguard
@@ -488,8 +519,7 @@ class EdgePool:
         """
         shown = self._shown(publication, edges)
         if len(shown) < len(edges):
-            rest = [name for name in edges if name not in shown]
-            shown |= self._bring(publication, rest, progress, choose)
+            shown |= self._bring(publication, edges, shown, progress, choose)
         return [shown[name] for name in edges]
 
     def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
@@ -514,14 +544,28 @@ class EdgePool:
         self,
         publication: Publication,
         edges: Sequence[str],
+        shown: Mapping[str, Delivery],
         progress: Progress,
         choose: Callable[[str], EdgeSession] | None,
     ) -> dict[str, Delivery]:
+        """Bring a repository to those of `edges` that do not show it; the others may be called to help."""
         choose = choose or (lambda name: self.session(name, publication.realm))
-        together = Together(self.rates, self._total, is_alone=len(edges) == 1)
+        rest = [name for name in edges if name not in shown]
+        full = list(shown) if self._may_draw(rest, publication.realm) else []
+        together = Together(self.rates, self._total, len(rest), is_alone=len(edges) == 1)
 
         def bring(name: str) -> Delivery:
-            return choose(name).deliver(publication, progress, together)
+            if name in shown:
+                self._lend(self.session(name, publication.realm), publication, together)
+                return shown[name]
+            try:
+                session = choose(name)
+                delivery = session.deliver(publication, progress, together)
+            finally:
+                together.lending.one_done()
+            if not delivery.error:
+                self._lend(session, publication, together)
+            return delivery
 
         def bring_again(name: str) -> Delivery:
             session = choose(name)
@@ -529,7 +573,7 @@ class EdgePool:
             return session.deliver(publication, progress, together)
 
         with closing(together):
-            deliveries = self._all_at_once(edges, bring)
+            deliveries = self._all_at_once([*rest, *full], bring)
             # Those that were cut off in the middle have one more try when others can feed them now.
             cut_off = [name for name, delivery in deliveries.items() if _was_cut_off(delivery)]
             if not all(delivery.error for delivery in deliveries.values()):
@@ -537,6 +581,29 @@ class EdgePool:
                     deliveries[name] = delivery.after(deliveries[name])
             self.rates.update(together.rates)
             return deliveries
+
+    def _may_draw(self, rest: Iterable[str], realm: Realm) -> bool:
+        """Whether any of these edges may have something to draw: for those that were lost nobody need wait."""
+        sessions = [self._sessions.get((name, realm)) for name in rest]
+        return any(session and not session.is_lost for session in sessions)
+
+    def _lend(self, session: EdgeSession, publication: Publication, together: Together) -> None:
+        """Have an edge feed others when it is called to; what fails there this host does.
+
+        In a session of its own, as its other repositories are not to wait.
+        """
+        name = session.edge.name
+        if not session.can_relay or together.has_fed(name):
+            return
+        if not together.lending.await_call(Candidate(name, session.share(publication))):
+            return
+        further = self.further_session(name, publication)
+        try:
+            with suppress(MirrorError):
+                further.lend(publication, together.fan_out())
+        finally:
+            together.fan_out().dismiss(name)
+            self.end_further(further)
 
     def abort(self) -> None:
         """End whatever runs now for any edge, from any thread."""

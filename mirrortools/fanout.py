@@ -1,8 +1,9 @@
 """One delivery to many edges: what they lack leaves this host once, and goes from edge to edge.
 
 Each edge is served by a thread of its own (its errand), which joins when it knows what the edge lacks, has the edge
-draw from whom `chain` says, and hears how far it is. What the origin feeds goes out in threads of this module, to
-the edge's port or, where that cannot be reached, through ssh. Edges hash what comes this way: nobody is trusted.
+draw from whom `chain` says, and hears how far it is. An edge that has all is called to feed those that lack much. What
+the origin feeds goes out in threads of this module, to the edge's port or, where that cannot be reached, through ssh.
+Edges hash what comes this way: nobody is trusted.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mirrortools.errors import EdgeRefused, MirrorError
 from mirrortools.feeding import Link, feed, read_some
 from mirrortools.frames import frame, read_frame
 from mirrortools.inflow import Inflow
+from mirrortools.lending import Lending, Need
 from mirrortools.model import Blob, RepoId
 from mirrortools.passport import calling, new_passport
 from mirrortools.relay import call, wants_of
@@ -32,6 +34,9 @@ from mirrortools.transports import Session
 LOOK_MS: Final = 200
 # An edge is asked again and again how far it is; one that does not answer for so long is given up.
 SILENT_S: Final = 20.0
+# Who is called to feed has to come within that time; until then those that have nothing yet wait for it.
+_CALLED_S: Final = 5.0
+_PING_S: Final = 60.0
 # How long rates are taken over.
 WINDOW_S: Final = 0.8
 # Less than that goes through ssh at once: nobody waits for a port that may be closed.
@@ -104,7 +109,7 @@ class FanOut:
     """Where the errands of one delivery meet. Use it as a context manager. Thread-safe.
 
     `rates` are what edges took in earlier deliveries, in bytes a second; `total` limits all that leaves this host.
-    `inflow` are blobs that this host is still fetching itself.
+    `inflow` are blobs that this host is still fetching itself. In `lending` edges wait that can feed others.
     """
 
     def __init__(
@@ -112,6 +117,7 @@ class FanOut:
         rates: Mapping[str, float] | None = None,
         total: Throttle | None = None,
         inflow: Inflow | None = None,
+        lending: Lending | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._rates = dict(rates or {})
@@ -122,6 +128,8 @@ class FanOut:
         self._known: dict[str, _Standing] = {}
         self._inflow = inflow or Inflow()
         self._stock = self._inflow.stock
+        self._lending = lending or Lending(0)
+        self._lender_due_s = 0.0
         self._numbers = 0
         self._links: set[Link] = set()
 
@@ -140,6 +148,23 @@ class FanOut:
             self._leave(known.member.name)  # what comes by another way cannot be passed on
             return None
         return known.sent_bytes
+
+    def lend(self, parcel: Parcel, session: Session) -> None:
+        """Have an edge that lacks nothing feed others, until the delivery has ended.
+
+        Raises EdgeUnreachable, EdgeRefused, NoSpace.
+        """
+        self._join(parcel, session)
+        while not self._lending.wait_end(_PING_S):
+            session.ask({"ask": "ping"})
+
+    def dismiss(self, name: str) -> None:
+        """Have nobody draw any more from an edge that was called to feed."""
+        self._leave(name)
+
+    def has(self, name: str) -> bool:
+        """Whether an edge takes part, or did."""
+        return name in self._known
 
     def close(self) -> None:
         """End what this host feeds."""
@@ -178,6 +203,7 @@ class FanOut:
         with self._lock:
             self._known[name] = known
             self._chain = self._chain.with_member(member, {n: k.lacking_bytes for n, k in self._known.items()})
+            self._call_lender()
             self._arrange()
         return known
 
@@ -188,11 +214,30 @@ class FanOut:
             self._arrange()
 
     def _arrange(self) -> None:
-        """Give a new order to each edge that has another feeder now."""
+        """Give a new order to each edge that has another feeder now, and one that is there."""
         for name, feeder in self._chain.feeders().items():
-            known = self._known[name]
-            if feeder != known.order.feeder:
+            known = self._known.get(name)
+            if known and feeder != known.order.feeder and (feeder == ORIGIN or feeder in self._known):
                 self._give_order(known, feeder)
+
+    def _call_lender(self) -> None:
+        """Have an edge come that has all, when nobody but this host would feed one that lacks much."""
+        if self._chain.lenders:
+            return
+        fed_here = [name for name, feeder in self._chain.feeders().items() if feeder == ORIGIN]
+        takers = [self._known[name] for name in fed_here]
+        found = self._lending.call([Need(k.member.wants, k.lacking_bytes) for k in takers], self._rates)
+        if found:
+            self._lender_due_s = self._clock() + _CALLED_S
+            self._chain = self._chain.with_member(Member(found.name, frozenset(), found.offers), {})
+
+    def _look_for_lender(self) -> None:
+        """Wait no longer for one that was called and does not come; call one that was not there before."""
+        absent = [member.name for member in self._chain.order if member.name not in self._known]
+        if absent and self._clock() > self._lender_due_s:
+            self._chain = self._chain.without(absent[0])
+        self._call_lender()
+        self._arrange()
 
     def _give_order(self, known: _Standing, feeder: str) -> None:
         self._numbers += 1
@@ -236,6 +281,7 @@ class FanOut:
         with self._lock:
             known.heard_s = self._clock()
             self._abort_silent()
+            self._look_for_lender()
             if number != known.order.number:
                 known.lacking_bytes = lacking_bytes
                 return
@@ -261,7 +307,9 @@ class FanOut:
     def _judge(self, known: _Standing, rate: float) -> None:
         """Move an edge to the end when it takes less than it could."""
         feeder = self._known.get(known.order.feeder)
-        if feeder is None:
+        if feeder and feeder.member.lends:
+            feeder.rate_bytes_s = rate
+        if feeder is None or feeder.member.lends:
             self._judge_first(known, rate)
         elif not self._chain.is_last(known.member.name):
             ready = known.lacking_bytes - feeder.lacking_bytes
@@ -270,12 +318,19 @@ class FanOut:
                 self._arrange()
 
     def _judge_first(self, known: _Standing, rate: float) -> None:
-        """Nobody stands before the first edge of a chain to compare it with: when it takes long, try another one."""
+        """Nobody stands before the first edge of a chain to compare it with: when it takes long, try another one.
+
+        The first may also be one that lends, and is judged by who draws from it.
+        """
         first = self._chain.order[0].name
         if known.member.name == self._chain.trial and first in self._known:
             self._chain = self._chain.after_trial(first_is_slow=is_faster(rate, self._known[first].rate_bytes_s))
             self._arrange()
-        elif known.member.name == first and self._has_much_for(known) and takes_long(known.lacking_bytes, rate):
+        elif (
+            first in (known.member.name, known.order.feeder)
+            and self._has_much_for(known)
+            and takes_long(known.lacking_bytes, rate)
+        ):
             self._chain = self._chain.with_trial()
             self._arrange()
 

@@ -25,12 +25,18 @@ def chain(*names: str) -> Chain:
     return found
 
 
+def lending(name: str) -> Member:
+    """An edge that has all, and takes part to feed."""
+    return Member(name, frozenset(), ALL)
+
+
 def order(found: Chain) -> list[str]:
     return [each.name for each in found.order]
 
 
 events = st.one_of(
     st.tuples(st.just("join"), st.sampled_from(NAMES), st.sampled_from([0.0, 1e6, 5e6])),
+    st.tuples(st.just("lend"), st.sampled_from(NAMES), st.none()),
     st.tuples(st.just("leave"), st.sampled_from(NAMES), st.none()),
     st.tuples(st.just("cut"), st.sampled_from([ORIGIN, *NAMES]), st.sampled_from(NAMES)),
     st.tuples(st.just("trial"), st.sampled_from(NAMES), st.booleans()),
@@ -42,9 +48,12 @@ events = st.one_of(
 def test_every_edge_leads_back_to_the_origin(happened: list[tuple], lacking: dict[str, int]) -> None:
     """After any events each member has one feeder, never over a pair that was cut, and no circle."""
     found, present = Chain(), set()
+    lenders = {first for what, first, _ in happened if what == "lend"}
     for what, first, second in happened:
         if what == "join":
             found, present = found.with_member(member(first, second), lacking), present | {first}
+        elif what == "lend":
+            found, present = found.with_member(lending(first), lacking), present | {first}
         elif what == "leave":
             found, present = found.without(first), present - {first}
         elif what == "cut":
@@ -55,8 +64,9 @@ def test_every_edge_leads_back_to_the_origin(happened: list[tuple], lacking: dic
             found = found.with_held_up(first, second)
     feeders = found.feeders()
 
-    assert set(order(found)) == set(feeders) == present
-    for name in present:
+    assert set(order(found)) == set(feeders) <= present
+    assert set(order(found)) | lenders >= present
+    for name in feeders:
         seen = {name}
         while (feeder := feeders[name]) != ORIGIN:
             assert (feeder, name) not in found.cut
@@ -160,3 +170,37 @@ def test_nobody_is_tried_in_the_place_of_the_first_without_need() -> None:
     assert not is_faster(12e6, 12e6)
     assert takes_long(1 << 30, 6e6)
     assert not takes_long(256 << 20, 25e6)
+
+
+def test_one_that_has_all_stands_before_those_that_lack_something() -> None:
+    """Whenever it comes, and however fast they are, so that nothing leaves the origin."""
+    found = chain("e0", "e1").with_member(lending("full"), {}).with_member(member("e2", 9e6), {})
+
+    assert found.feeders() == {"full": ORIGIN, "e2": "full", "e0": "e2", "e1": "e0"}
+
+
+def test_one_that_has_not_all_that_is_lacking_does_not_feed() -> None:
+    """An edge with a part of the repository lends that part."""
+    part = replace(lending("full"), offers=frozenset({"a"}))
+    wants_part = replace(member("e1"), wants=frozenset({"a"}))
+    found = Chain().with_member(part, {}).with_member(member("e0"), {}).with_member(wants_part, {}).with_cut("e0", "e1")
+
+    assert found.feeders() == {"full": ORIGIN, "e0": ORIGIN, "e1": "full"}
+
+
+def test_who_lends_and_breaks_off_is_gone() -> None:
+    """The origin feeds then, and nobody else waits for the same to happen to him."""
+    found = chain("e0", "e1").with_member(lending("full"), {}).with_cut("full", "e0")
+
+    assert found.feeders() == {"e0": ORIGIN, "e1": "e0"}
+
+
+def test_who_lends_is_held_against_the_origin_when_it_takes_long() -> None:
+    """The first that draws from it is fed by the origin for a while; a slow lender goes, another one goes on."""
+    tried = chain("e0", "e1").with_member(lending("full"), {}).with_trial()
+    slow, fast = tried.after_trial(first_is_slow=True), tried.after_trial(first_is_slow=False)
+
+    assert tried.feeders() == {"full": ORIGIN, "e0": ORIGIN, "e1": "e0"}
+    assert slow.feeders() == {"e0": ORIGIN, "e1": "e0"}
+    assert fast.feeders() == {"full": ORIGIN, "e0": "full", "e1": "e0"}
+    assert fast.with_trial() == fast

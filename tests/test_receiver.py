@@ -16,9 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools.errors import EdgeRefused
+from mirrortools.feeding import read_some
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
-from mirrortools.model import Blob, Publication
+from mirrortools.model import Blob, Publication, Realm
+from mirrortools.passport import calling, new_passport
 from mirrortools.receiver import Receiver, serve
+from mirrortools.relay import call
 from mirrortools.shown import BELIEVED_S, digest_of
 from mirrortools.signatures import fingerprint
 from mirrortools.signing import Signer
@@ -552,6 +555,38 @@ def test_a_patch_makes_nothing_outside_of_a_delivery(receiver: Receiver) -> None
     assert (without, linked, done) == ({"patched": False}, {"patched": False}, {"patched": True})
     assert adopt(receiver, blob) == {"bad": []}
     assert Store(receiver.root).path(blob).read_bytes() == b"old CONTENT"
+
+
+def drawn(port: int, passport: str, blob: Blob) -> bytes:
+    """What a relay gives to one who shows the passport and asks for a blob."""
+    link, parts = call([("127.0.0.1", port)], calling(passport)), [b""]
+    try:
+        link.write(memoryview(frame({"draw": True, "wants": [[blob.digest, blob.size, 0]]})))
+        while part := read_some(link, 1 << 20):
+            parts.append(part)
+    except OSError:
+        pass  # the other side has ended without a word
+    finally:
+        link.release()
+    return b"".join(parts)
+
+
+def test_an_edge_that_lacks_nothing_passes_on_what_was_named_and_no_more(receiver: Receiver, root: Path) -> None:
+    """To those of the delivery: not what else it has, and not what is private, though a delivery names it."""
+    named, other, secret = (sha256_blob(content) for content in (b"named", b"other", b"secret"))
+    put(root, named, b"named")
+    put(root, other, b"other")
+    incoming = root / "state" / "secret"
+    incoming.write_bytes(b"secret")
+    Store(root, Realm.PRIVATE).verify_and_adopt(incoming, secret)
+    assert [item[1] for item in begin(receiver, named, secret)["missing"]] == [secret.digest]
+    passport = new_passport()
+    relay = {"ask": "relay", "repo": REPO.path, "blobs": [], "passport": passport, "ports": None, "limit": None}
+    port = receiver.answer(relay)["port"]
+
+    assert drawn(port, passport, named).endswith(b"named")
+    assert drawn(port, passport, other) == b""
+    assert drawn(port, passport, secret) == b""
 
 
 def test_an_edge_that_cannot_be_written_says_where_and_why(receiver: Receiver, root: Path) -> None:

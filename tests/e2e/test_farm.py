@@ -34,12 +34,16 @@ class Site:
         self.folder = folder
         self.network = network
         self.config = folder / "origin.yaml"
-        source = folder / "source" / REPO
-        source.mkdir(parents=True)
-        (source / "model.safetensors").write_bytes(CONTENT)
-        (source / "config.json").write_text("{}")
+        self.source = folder / "source" / REPO
+        self.source.mkdir(parents=True)
+        (self.source / "config.json").write_text("{}")
+        self.change(CONTENT)
+
+    def change(self, content: bytes) -> None:
+        """Let the large file have this content, and publish that here."""
+        (self.source / "model.safetensors").write_bytes(content)
         self.configure({})
-        subprocess.run([*self.command("sync"), "--no-deliver"], check=True, env=environment(folder))
+        subprocess.run([*self.command("sync"), "--no-deliver"], check=True, env=environment(self.folder))
 
     def configure(self, edges: Mapping[str, Mapping[str, Any]], **more: Any) -> None:
         """Write the origin's configuration; the edges have these keys besides those they need."""
@@ -60,6 +64,23 @@ class Site:
         env = environment(self.folder)
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
+    def fill(self, *edges: str) -> str:
+        """Deliver to these edges, and see that it went well; gives what was said."""
+        self.configure({name: {} for name in edges})
+        status, said = ended(self.deliver())
+        assert status == 0, said
+        return said
+
+    def seed(self, *edges: str) -> None:
+        """Deliver to these edges over a network that is faster for once."""
+        self._set_rates(10 * RATE_BITS)
+        self.fill(*edges)
+        self._set_rates(RATE_BITS)
+
+    def _set_rates(self, bits_s: int) -> None:
+        for host in self.network.hosts.values():
+            host.set_rate(bits_s)
+
     def arrived_bytes(self, edge: str) -> int:
         """How much of the large file an edge has."""
         incoming = (self.folder / edge / "state" / "incoming").rglob("*")
@@ -67,8 +88,12 @@ class Site:
 
     def served(self, edge: str) -> bytes | None:
         """The large file as an edge shows it."""
-        path = self.folder / edge / "public" / RepoId.parse(REPO).path / "refs" / "main" / "model.safetensors"
+        path = self.large_file(edge)
         return path.read_bytes() if path.exists() else None
+
+    def large_file(self, edge: str) -> Path:
+        """Where an edge shows the large file."""
+        return self.folder / edge / "public" / RepoId.parse(REPO).path / "refs" / "main" / "model.safetensors"
 
     def sent_bytes(self, host: str) -> int:
         """What a host has sent, with all headers."""
@@ -166,3 +191,65 @@ def test_only_ports_that_are_allowed_are_used(site: Site) -> None:
     assert status == 0, said
     assert site.sent_bytes("origin") - before < 1.4 * SIZE
     assert os.geteuid() == 0
+
+
+def test_a_new_edge_is_filled_from_its_siblings(site: Site) -> None:
+    """Next to nothing leaves the origin when the others have all."""
+    site.seed("e1", "e2")
+    before = site.sent_bytes("origin")
+    said = site.fill(*EDGES)
+
+    assert site.served("e3") == CONTENT
+    assert site.sent_bytes("origin") - before < 0.2 * SIZE, said
+
+
+def test_several_revisions_that_an_edge_missed_come_from_its_siblings(site: Site) -> None:
+    """In one go, and the edge shows what they show."""
+    site.change(b"small")
+    site.fill(*EDGES)
+    for number in (1, 2):
+        site.change(noise(SIZE, number))
+        site.seed("e1", "e2")
+    before = site.sent_bytes("origin")
+    said = site.fill(*EDGES)
+
+    assert site.served("e3") == site.served("e1") == noise(SIZE, 2)
+    assert site.sent_bytes("origin") - before < 0.2 * SIZE, said
+
+
+def test_a_feeder_that_dies_is_replaced(site: Site) -> None:
+    """The other one that has all goes on, and the origin until it is there."""
+    site.seed("e1", "e2")
+    site.configure({name: {} for name in EDGES})
+    before, fed = site.sent_bytes("origin"), {name: site.sent_bytes(name) for name in ("e1", "e2")}
+    run = site.deliver()
+    wait_for(site, "e3", SIZE // 3)
+    site.network[max(fed, key=lambda name: site.sent_bytes(name) - fed[name])].kill_sessions()
+    status, said = ended(run)
+
+    assert status == 0, said
+    assert site.served("e3") == CONTENT
+    assert site.sent_bytes("origin") - before < 0.9 * SIZE
+
+
+def test_a_slow_feeder_is_given_up(site: Site) -> None:
+    """The origin feeds when it is much faster."""
+    site.seed("e1")
+    site.network["e1"].set_rate(RATE_BITS // 25)
+    before = site.sent_bytes("e1")
+    said = site.fill("e1", "e3")
+
+    assert site.served("e3") == CONTENT
+    assert site.sent_bytes("e1") - before < SIZE // 2, said
+
+
+def test_what_rotted_at_a_feeder_comes_from_the_origin(site: Site) -> None:
+    """The new edge hashes what it gets; its second try does not draw from those that may have the same."""
+    site.seed("e1", "e2")
+    for name in ("e1", "e2"):
+        path = site.large_file(name).resolve()
+        path.chmod(0o600)
+        path.write_bytes(CONTENT[:-1] + b"?")
+    site.fill(*EDGES)
+
+    assert site.served("e3") == CONTENT

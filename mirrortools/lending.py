@@ -1,0 +1,93 @@
+"""Who of the edges that have all of a delivery feeds those that lack much of it.
+
+An edge that is done waits here, until it is called to feed or nobody is left to be fed. So nothing is asked of it, and
+nobody logs in to it, without need.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from mirrortools.model import Publication
+
+# Who lacks less is not worth the log-in to a feeder, which takes as long as these bytes on a common link.
+LEAST_BYTES: Final = 16 << 20
+# Each that fails costs its takers a few seconds; after so many the origin is left to it.
+MOST_LENDERS: Final = 3
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An edge that shows its share of what is delivered, and so has the blobs."""
+
+    name: str
+    share: Publication
+
+    @cached_property
+    def offers(self) -> frozenset[str]:
+        """The digests of what it has."""
+        return frozenset(blob.digest for blob in self.share.blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an edge lacks that the origin would feed: the digests, and the bytes of them."""
+
+    wants: frozenset[str]
+    lacking_bytes: int
+
+
+def lender(candidates: Iterable[Candidate], needs: Iterable[Need], rates: Mapping[str, float]) -> Candidate | None:
+    """Whom to call: who has what most of those want that lack much; of equals the fastest by `rates`, in bytes/s."""
+    wanted = [need.wants for need in needs if need.lacking_bytes >= LEAST_BYTES]
+    found: tuple[int, float] = (0, -1.0)
+    best = None
+    for candidate in candidates if wanted else ():
+        offers = candidate.offers
+        worth = sum(wants <= offers for wants in wanted), rates.get(candidate.name, 0.0)
+        if worth[0] and worth > found:
+            best, found = candidate, worth
+    return best
+
+
+class Lending:
+    """Where edges of one delivery wait that have all; `edges` are how many it goes to. Thread-safe."""
+
+    def __init__(self, edges: int) -> None:
+        self._left = edges
+        self._candidates: dict[str, Candidate] = {}
+        self._called: set[str] = set()
+        self._changed = threading.Condition()
+
+    def one_done(self) -> None:
+        """Know that one edge more has what it is to have, or failed."""
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def await_call(self, candidate: Candidate) -> bool:
+        """Wait until an edge is called to feed others; False when the delivery ended without that."""
+        with self._changed:
+            self._candidates[candidate.name] = candidate
+            self._changed.wait_for(lambda: self._left <= 0 or candidate.name in self._called)
+            return candidate.name in self._called
+
+    def call(self, needs: Iterable[Need], rates: Mapping[str, float]) -> Candidate | None:
+        """Call one that is worth it; nobody is called twice."""
+        with self._changed:
+            waiting = self._candidates.values() if len(self._called) < MOST_LENDERS else ()
+            found = lender(waiting, needs, rates)
+            if found:
+                del self._candidates[found.name]
+                self._called.add(found.name)
+                self._changed.notify_all()
+            return found
+
+    def wait_end(self, timeout_s: float) -> bool:
+        """Wait for the end of the delivery, so long at most; whether it has ended."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._left <= 0, timeout_s)
