@@ -63,6 +63,13 @@ def fetch(wanted: Mapping[Blob, str], desk: Desk, progress: Progress) -> None:
     _Coordinator(desk, sources, progress).run(rest)
 
 
+def span_s(latency_s: float, *, is_passed_on: bool) -> float:
+    """How long a span should take: short when it is passed on, unless asking for the next one takes long."""
+    if not is_passed_on:
+        return SPAN_S
+    return min(SPAN_S, max(SHORT_SPAN_S, _LATENCIES_IN_A_SPAN * latency_s))
+
+
 def _fetch_small(wanted: Mapping[Blob, str], desk: Desk, sources: Sources, progress: Progress) -> Mapping[Blob, str]:
     """Bring many small blobs the quick way; what is left to be fetched."""
     small = [blob for blob in wanted if 0 < blob.size <= SMALL_BYTES]
@@ -325,17 +332,9 @@ class _Coordinator:
         connections = max(1, self._connections // max(1, len(self._under_way())))
         share = -(-job.uncut_segments // (connections if self._pace.fixed else 2 * connections - 1))
         if self._pace.fixed is None:
-            share = min(
-                share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * self._span_s / self._desk.segment_bytes))
-            )
+            seconds = span_s(self._latency_s, is_passed_on=self._desk.told is not tell_nobody)
+            share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * seconds / self._desk.segment_bytes)))
         return max(1, min(SPAN_SEGMENTS, share))
-
-    @property
-    def _span_s(self) -> float:
-        """How long a span should take: short when it is passed on, unless asking for the next one takes long."""
-        if self._desk.told is tell_nobody:
-            return SPAN_S
-        return min(SPAN_S, max(SHORT_SPAN_S, _LATENCIES_IN_A_SPAN * self._latency_s))
 
     @property
     def _may_repeat(self) -> bool:

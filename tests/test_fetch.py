@@ -31,7 +31,7 @@ from mirrortools.errors import (
     StoreError,
     UpstreamError,
 )
-from mirrortools.fetch import fetch
+from mirrortools.fetch import SHORT_SPAN_S, SPAN_S, fetch, span_s
 from mirrortools.model import Blob
 from mirrortools.places import Party, Places, Terms, seated
 from mirrortools.store import Store, hash_file
@@ -282,6 +282,14 @@ def test_a_source_that_is_down_for_one_blob_is_not_tried_for_a_thousand(tmp_path
         bring(desk, *contents)
 
     assert len(down.asked) <= 4 * (module.GIVE_UP_AFTER + 2)
+
+
+def test_what_is_passed_on_is_fetched_in_short_spans() -> None:
+    """Unless asking for the next one takes long; and they are never longer than others."""
+    assert span_s(0.01, is_passed_on=False) == span_s(3.0, is_passed_on=False) == SPAN_S
+    assert span_s(0.01, is_passed_on=True) == SHORT_SPAN_S
+    assert SHORT_SPAN_S < span_s(0.05, is_passed_on=True) < SPAN_S
+    assert span_s(3.0, is_passed_on=True) == SPAN_S
 
 
 def test_the_spans_of_a_blob_that_failed_are_not_asked_for(tmp_path: Path) -> None:
