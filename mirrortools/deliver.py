@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 MAX_IDLE_S: Final = 300
 # Statements are numbered by the time of their making, mostly: how far an edge's may be ahead of this host's clock.
 SERIALS_AHEAD_S: Final = 86400
+# What is so little goes in a request: a chain, or an rsync, takes longer to begin. To many it would leave here often.
+_CARRIED_BYTES: Final = 2 << 20
+_CARRIED_TO_MANY_BYTES: Final = 128 << 10
 # How many of the revisions that an edge has are looked through for older blobs.
 _OLDER_REVISIONS: Final = 4
 
@@ -117,6 +120,7 @@ class Together:
     def __init__(self, rates: Mapping[str, float], total: Throttle, edges: int, *, is_alone: bool) -> None:
         self.is_alone = is_alone
         self.lending = Lending(edges)
+        self.is_limited = total.is_limited
         self._words = rates, total
         self._fan_out: FanOut | None = None
         self._lock = Lock()
@@ -178,7 +182,7 @@ class EdgeSession:
         self._noted: dict[str, str] = {}
         self._known_signer: object = None
         self._wire = Wire(edge.rate_limit_bytes_s)
-        self._can_relay = False
+        self._can_relay = self._can_carry = False
         self._has_granted = False
         self._turn = Lock()
 
@@ -348,7 +352,11 @@ class EdgeSession:
 
     def _reached(self, session: Session, together: Together | None) -> Reached:
         fan_out = together.fan_out if together and self._can_relay else None
-        return Reached(self.edge, session, self._wire, fan_out, is_alone=together is None or together.is_alone)
+        is_alone = together is None or together.is_alone
+        carried_bytes = 0
+        if self._can_carry and (together is None or not together.is_limited) and not self.edge.rate_limit_bytes_s:
+            carried_bytes = _CARRIED_BYTES if is_alone else _CARRIED_TO_MANY_BYTES
+        return Reached(self.edge, session, self._wire, fan_out, is_alone, carried_bytes)
 
     def _signed(self, publication: Publication, held: Held) -> tuple[Signed, dict[str, str]]:
         """The statement for what this edge shows, and its parts.
@@ -404,6 +412,7 @@ class EdgeSession:
         if not answer.get("rsync"):
             raise EdgeRefused(f"edge {self.edge.name}: rsync is not installed there; install it and run again")
         self._can_relay = self.edge.scheme == "ssh" and answer.get("relay") == RELAY_VERSION
+        self._can_carry = answer.get("carries") is True
         self._learn(answer)
         self._known_signer = answer.get("signer")
         return str(answer.get("challenge"))

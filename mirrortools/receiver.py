@@ -11,8 +11,9 @@ our own modules alone, and it writes nothing outside its root:
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
-take), `patch` (makes a blob out of an older one), `relay`, `draw`, `flow` (bytes come from the origin or another edge,
-and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
+take), `patch` (makes a blob out of an older one), `carry` (has little ones in it), `relay`, `draw`, `flow` (bytes come
+from the origin or another edge, and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the
+lock). `ping` keeps a call alive
 while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks. A
 conversation is about one realm, which `hello` names; in the private one `access` says who may read.
 Every request is checked here, because the key that sent it may be stolen; what begins a delivery, what has the edge
@@ -21,6 +22,7 @@ connect to another host, and who may read, needs the signature of the origin bes
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import platform
@@ -52,7 +54,7 @@ from mirrortools.readers import Access, write_access
 from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.shown import Shown
 from mirrortools.statements import Signed
-from mirrortools.store import Store, write_error
+from mirrortools.store import Store, hash_file, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
 
@@ -61,6 +63,9 @@ HEARTBEAT_S: Final = 5
 # What arrived of a delivery that nobody went on with is kept so long.
 ABANDONED_S: Final = 7 * 86400
 _FEW_PATHS: Final = 10
+# More blobs than these that are no larger are made durable together.
+_FEW_BLOBS: Final = 8
+_SMALL_BYTES: Final = 256 << 10
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Request = Mapping[str, Any]
@@ -101,6 +106,7 @@ class Receiver:
             "usage": lambda _: {"used_bytes": self._used_bytes()},
             "begin": self._begin,
             "patch": self._patch,
+            "carry": self._carry,
             "relay": self._relay,
             "draw": self._draw,
             "flow": self._flow,
@@ -171,6 +177,7 @@ class Receiver:
             "rsync": rsync_version(),
             "realm": realm,
             "relay": RELAY_VERSION,
+            "carries": True,
             "free_bytes": self._free_bytes(),
             "signer": self._trust.signer,
             "challenge": self.challenge,
@@ -299,15 +306,21 @@ class Receiver:
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._require_begun(repo, blobs)
         incoming, hashed = self._incoming(repo), self._exchange.hashed(repo)
+        blobs = list(dict.fromkeys(blobs))
+        small = {blob for blob in blobs if blob.size <= _SMALL_BYTES}
+        together = small if len(small) > _FEW_BLOBS else set()
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            problems = list(threads.map(lambda blob: self._adopt_one(incoming, blob, hashed), blobs))
-        bad = [[b.algorithm, b.digest, b.size, p] for b, p in zip(blobs, problems, strict=True) if p]
-        return {"bad": bad}
+            problems = list(threads.map(lambda b: self._adopt_one(incoming, b, hashed, waits=b in together), blobs))
+        bad = {blob: problem for blob, problem in zip(blobs, problems, strict=True) if problem}
+        self._adopt_together(incoming, [blob for blob in together - bad.keys() if not self._store.has(blob)])
+        return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
 
-    def _adopt_one(self, incoming: Path, blob: Blob, hashed: Callable[[Blob], str | None]) -> str | None:
+    def _adopt_one(
+        self, incoming: Path, blob: Blob, hashed: Callable[[Blob], str | None], *, waits: bool = False
+    ) -> str | None:
         """Move one blob into the store; else say what is wrong with it, and it is gone from incoming.
 
-        What a relay `hashed` while it came is not hashed once more.
+        What a relay `hashed` while it came is not hashed once more. One that `waits` is hashed, and not moved yet.
         """
         path = incoming / blob.digest
         if self._store.has(blob):
@@ -315,15 +328,22 @@ class Receiver:
             return None
         problem = _shape_problem(path, blob)
         if problem is None:
-            try:
-                self._store.verify_and_adopt(path, blob, hashed(blob))
-            except IntegrityError as error:
-                problem = str(error)
-            else:
-                self._count(blob)
-                return None
-        _remove(path)
+            got = hashed(blob) or hash_file(path, blob.algorithm)
+            if got != blob.digest:
+                problem = f"{blob.digest}: expected {blob.algorithm} {blob.digest}, got {got}"
+        if problem:
+            _remove(path)
+        elif not waits:
+            self._store.verify_and_adopt(path, blob, blob.digest)
+            self._count(blob)
         return problem
+
+    def _adopt_together(self, incoming: Path, blobs: Sequence[Blob]) -> None:
+        """Move blobs that were hashed into the store, made durable all at once."""
+        if blobs:
+            self._store.adopt_all([(incoming / blob.digest, blob) for blob in blobs])
+        for blob in blobs:
+            self._count(blob)
 
     def _patch(self, request: Request) -> Answer:
         """Make a blob out of one that is here and a file of new bytes, and adopt it when it hashes right.
@@ -352,6 +372,24 @@ class Receiver:
         self._store.verify_and_adopt(path, blob, digest.hexdigest())
         self._count(blob)
         return {"patched": True}
+
+    def _carry(self, request: Request) -> Answer:
+        """Take blobs that are in the request itself; like those that rsync brings they are hashed when adopted."""
+        with _refused_when_malformed():
+            repo, items = _repo(request["repo"]), request["contents"]
+            blobs = _blobs([item[:3] for item in items])
+            contents = [base64.b64decode(item[3], validate=True) for item in items]
+            for blob, content in zip(blobs, contents, strict=True):
+                if len(content) != blob.size:
+                    raise ValueError(f"{blob} came with {len(content)} bytes")
+        self._require_begun(repo, blobs)
+        if why := self._bounds.objection(self.root, sum(blob.size for blob in blobs)):
+            raise NoSpace(why)
+        incoming = self._incoming(repo)
+        for blob, content in zip(blobs, contents, strict=True):
+            _remove(incoming / blob.digest)
+            (incoming / blob.digest).write_bytes(content)
+        return {}
 
     def _relay(self, request: Request) -> Answer:
         """Begin to take blobs from other hosts, and to pass them on; say where."""

@@ -27,6 +27,11 @@ class Throttle:
         self._free_s = clock()
         self._lock = threading.Lock()
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether anybody ever has to wait."""
+        return self._limit_bytes_s is not None
+
     def share(self, most_bytes: int) -> int:
         """How much to send at once, at most `most_bytes`."""
         if self._limit_bytes_s is None:

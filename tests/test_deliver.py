@@ -120,6 +120,20 @@ def test_what_was_delivered_is_known_afterwards(shown: Publication, tmp_path: Pa
     assert len(edge.asked) == 5
 
 
+@pytest.mark.parametrize(("limit", "carries"), [(None, True), (1 << 20, False)])
+def test_what_is_little_goes_in_a_request(shown: Publication, tmp_path: Path, limit: int | None, carries: bool) -> None:
+    """To an edge that can take it so, where no rate has to be kept; it is adopted like all else."""
+    edge = FakeEdge({"hello": {"carries": True}})
+    place = local_edge(Path("/srv/edge"), rate_limit_bytes_s=limit)
+    delivery = EdgeSession(place, edge, here(tmp_path), [REPO]).deliver(shown)
+    carried = [request for request in edge.asked if request["ask"] == "carry"]
+
+    assert delivery.error is None
+    assert [request["ask"] for request in edge.asked][-2:] == ["adopt", "publish"]
+    assert (bool(carried), bool(edge.sent)) == (carries, not carries)
+    assert not carried or delivery.bytes_sent == sum(size for *_, size, _ in carried[0]["contents"])
+
+
 def test_an_edge_may_answer_by_its_notes(shown: Publication, tmp_path: Path) -> None:
     """What it has noted to show is believed, where that is allowed; it is not asked for more, once it is reached."""
     signer = Signer(tmp_path)

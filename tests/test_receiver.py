@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused
 from mirrortools.feeding import read_some
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
@@ -116,6 +118,76 @@ def test_a_whole_delivery_is_served_and_leaves_nothing_in_incoming(
     assert state(receiver) == answer["state"]
     assert Tree(receiver.root).statement(REPO) == signed
     assert list((receiver.root / "state" / "incoming").iterdir()) == []
+
+
+# What comes in a request
+
+
+def carry(receiver: Receiver, *contents: tuple[Blob, bytes]) -> dict[str, Any]:
+    carried = [[blob.algorithm, blob.digest, blob.size, b64encode(content).decode()] for blob, content in contents]
+    return receiver.answer({"ask": "carry", "repo": REPO.path, "contents": carried})
+
+
+def test_blobs_that_are_carried_are_hashed_like_others(receiver: Receiver) -> None:
+    """They take the place of what lay in incoming; one that is wrong is gone, and the reason told."""
+    contents = [b"%d" % number for number in range(20)]
+    blobs = [sha256_blob(content) for content in contents]
+    folder = receiver.root / begin(receiver, *blobs)["folder"]
+    (folder / blobs[0].digest).write_bytes(b"an older part")
+    lied = [(blobs[0], b"X"), *zip(blobs[1:], contents[1:], strict=True)]
+    answers = [
+        carry(receiver, *lied),
+        adopt(receiver, *blobs),
+        carry(receiver, (blobs[0], b"0")),
+        adopt(receiver, *blobs),
+    ]
+
+    assert answers[0] == answers[2] == {}
+    assert [digest for _, digest, _, _ in answers[1]["bad"]] == [blobs[0].digest]
+    assert answers[3] == {"bad": []}
+    assert Store(receiver.root).missing(blobs) == []
+    assert [Store(receiver.root).path(blob).read_bytes() for blob in blobs] == contents
+    assert Store(receiver.root).path(blobs[3]).stat().st_mode & 0o777 == 0o444
+    assert list(folder.iterdir()) == []
+
+
+def test_what_is_carried_follows_no_link(receiver: Receiver, tmp_path: Path) -> None:
+    """A link in incoming is replaced, not written through."""
+    (tmp_path / "outside").write_bytes(b"kept")
+    blob = sha256_blob(b"good")
+    folder = receiver.root / begin(receiver, blob)["folder"]
+    (folder / blob.digest).symlink_to(tmp_path / "outside")
+    answer = carry(receiver, (blob, b"good"))
+
+    assert answer == {}
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    assert adopt(receiver, blob) == {"bad": []}
+
+
+def test_carried_blobs_are_those_that_were_named_and_keep_to_the_bounds(root: Path, signer: Signer) -> None:
+    """Without a begin, of another name or size, or where there is no room, nothing is written."""
+    receiver = Receiver(root, bounds=Bounds(incoming_bytes=10))
+    hello(receiver)
+    trust(receiver, signer.signer)
+    good, evil, large = b"good", b"evil", noise(20)
+    early = carry(receiver, (sha256_blob(good), good))
+    folder = root / begin(receiver, sha256_blob(good), sha256_blob(large))["folder"]
+    answers = [carry(receiver, (sha256_blob(c), c)) for c in (evil, large)] + [
+        carry(receiver, (sha256_blob(good), evil * 2))
+    ]
+    answers.append(
+        receiver.answer({"ask": "carry", "repo": REPO.path, "contents": [[*items(sha256_blob(good))[0], "?"]]})
+    )
+    receiver.close()
+
+    assert [answer["error"] for answer in (early, *answers)] == [
+        "EdgeRefused",
+        "EdgeRefused",
+        "NoSpace",
+        "EdgeRefused",
+        "EdgeRefused",
+    ]
+    assert list(folder.iterdir()) == []
 
 
 # What was noted to be shown

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -426,9 +427,12 @@ def test_no_delivery_begins_without_the_origins_signature(
         for seal in seals:
             with pytest.raises(EdgeRefused, match="sign"):
                 session.ask({**request, SEAL: seal})
-        for ask in ("adopt", "patch", "relay", "publish"):
+        carried = {"contents": [[*items(evil)[0], b64encode(b"evil").decode()]]}
+        for ask in ("adopt", "patch", "carry", "relay", "publish"):
             with pytest.raises(EdgeRefused):
-                session.ask({**request, "ask": ask, "passport": new_passport(), "ports": None, "limit": None})
+                session.ask(
+                    {**request, **carried, "ask": ask, "passport": new_passport(), "ports": None, "limit": None}
+                )
         batch = Batch([evil], tmp_path / "thief" / "public", INCOMING)
         with pytest.raises(EdgeError, match="a delivery begins it"):
             session.send(batch)
@@ -446,7 +450,12 @@ def test_no_blob_comes_in_that_the_origin_did_not_name(
         folder = edge.root / begin(session, good)["folder"]
         for content in (b"good", b"evil"):
             (folder / sha256_blob(content).digest).write_bytes(content)
-        for ask, more in (("adopt", {}), ("relay", {"passport": new_passport(), "ports": None, "limit": None})):
+        carried = {"contents": [[*items(evil)[0], b64encode(b"evil").decode()]]}
+        for ask, more in (
+            ("adopt", {}),
+            ("carry", carried),
+            ("relay", {"passport": new_passport(), "ports": None, "limit": None}),
+        ):
             with pytest.raises(EdgeRefused, match="was not named when the delivery began"):
                 session.ask({"ask": ask, "repo": REPO.path, "blobs": items(good, evil), **more})
         assert session.ask({"ask": "adopt", "repo": REPO.path, "blobs": items(good)}) == {"bad": []}
