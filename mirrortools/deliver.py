@@ -148,8 +148,8 @@ class Together:
         return self._fan_out.rates if self._fan_out else {}
 
 
-Said = Callable[[EdgeConfig], Signed]
-"""Gives what this host says of one publication to an edge with these rules: the statement of its share."""
+Said = Callable[[EdgeConfig], str]
+"""Gives what this host says of one publication to an edge with these rules: its share's statement, as notes name it."""
 
 
 class EdgeSession:
@@ -218,7 +218,7 @@ class EdgeSession:
         is_settled = self._failure is None and self._known_signer == self._here.signer.signer
         if noted is None or not is_settled or (self._here.access and not self._has_granted):
             return False
-        return noted == digest_of(said(self.edge).text)
+        return noted == said(self.edge)
 
     def forward(self, prospect: Publication, fan_out: FanOut, progress: Progress) -> Delivery:
         """Bring blobs of what is to be published to the edge, while they come; nothing shows there.
@@ -533,12 +533,12 @@ class EdgePool:
 
     def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
         """The edges that have noted that they show a publication: there is nothing to do, and nothing to ask."""
-        repo, signer, known = publication.repo, self._here[publication.realm].signer, dict[str, Signed]()
+        repo, signer, known = publication.repo, self._here[publication.realm].signer, dict[str, str]()
 
-        def said(edge: EdgeConfig) -> Signed:
+        def said(edge: EdgeConfig) -> str:
             name = share_name(edge)
             if name not in known:
-                known[name] = signer.signed(share_of(publication, edge), 0, name)
+                known[name] = digest_of(signer.signed(share_of(publication, edge), 0, name).text)
             return known[name]
 
         shown: dict[str, Delivery] = {}
@@ -620,9 +620,10 @@ class EdgePool:
             session.abort()
 
     def close(self) -> None:
-        """End the receivers."""
-        for session in self._all_sessions:
-            session.close()
+        """End the receivers, all at once."""
+        sessions = self._all_sessions
+        with ThreadPoolExecutor(max(1, len(sessions)), "end") as threads:
+            list(threads.map(EdgeSession.close, sessions))
         for here in self._here.values():
             here.deltas.close()
 

@@ -271,31 +271,42 @@ class State:
 
     def delivered(self, contacts: Sequence[Contact], now: float) -> None:
         """Note how deliveries went, all at once; they are not under way any more."""
+        values = [self._contact(contact, now) for contact in contacts]
         with self._at_once():
+            self._db.executemany(
+                "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
+                " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
+                " success_at = coalesce(:success, success_at),"
+                " sent_bytes = CASE WHEN :sent > 0 THEN :sent ELSE sent_bytes END,"
+                " lacking_since = CASE WHEN :lacking IS NULL THEN NULL ELSE coalesce(lacking_since, :lacking) END,"
+                " total_sent_bytes = total_sent_bytes + :sent",
+                values,
+            )
+            self._db.executemany("DELETE FROM under_way WHERE edge = :edge AND repo = :repo", values)
             for contact in contacts:
-                self._note(contact, now)
+                self._keep_sending(contact)
 
-    def _note(self, contact: Contact, now: float) -> None:
-        values = {"edge": contact.edge, "repo": contact.repo, "now": now, "sent": contact.sent_bytes}
-        values |= {"error": contact.error, "status": "failed" if contact.error else "success"}
-        values["success"] = None if contact.error else now
-        values["lacking"] = now if contact.error else None
-        self._db.execute(
-            "INSERT INTO deliveries VALUES (:edge, :repo, :status, :now, :success, :lacking, :sent, :sent, :error)"
-            " ON CONFLICT (edge, repo) DO UPDATE SET status = :status, tried_at = :now, error = :error,"
-            " success_at = coalesce(:success, success_at),"
-            " sent_bytes = CASE WHEN :sent > 0 THEN :sent ELSE sent_bytes END,"
-            " lacking_since = CASE WHEN :lacking IS NULL THEN NULL ELSE coalesce(lacking_since, :lacking) END,"
-            " total_sent_bytes = total_sent_bytes + :sent",
-            values,
-        )
-        self._db.execute("DELETE FROM under_way WHERE edge = :edge AND repo = :repo", values)
+    @staticmethod
+    def _contact(contact: Contact, now: float) -> dict[str, float | str | None]:
+        return {
+            "edge": contact.edge,
+            "repo": contact.repo,
+            "now": now,
+            "sent": contact.sent_bytes,
+            "error": contact.error,
+            "status": "failed" if contact.error else "success",
+            "success": None if contact.error else now,
+            "lacking": now if contact.error else None,
+        }
+
+    def _keep_sending(self, contact: Contact) -> None:
+        """Add to the history what a delivery sent, if anything."""
         if contact.sending:
             self._db.execute(_insert("sendings", asdict(contact.sending)), asdict(contact.sending))
             self._db.execute(
                 "DELETE FROM sendings WHERE edge = :edge AND repo = :repo AND id <= (SELECT id FROM sendings"
                 " WHERE edge = :edge AND repo = :repo ORDER BY id DESC LIMIT 1 OFFSET :most)",
-                {**values, "most": MOST_SENDINGS},
+                {"edge": contact.edge, "repo": contact.repo, "most": MOST_SENDINGS},
             )
 
     def sendings(self, most: int, edge: str | None = None, repo: str | None = None) -> list[Sending]:

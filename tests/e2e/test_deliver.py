@@ -15,6 +15,7 @@ import pytest
 from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
+from mirrortools.shown import digest_of
 from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports import receiver_archive
@@ -184,11 +185,10 @@ def test_edges_that_noted_what_they_show_cost_a_round_trip_each(origin: Path, tm
     shutil.rmtree(tmp_path / "disk2" / "state" / "shown")
     Store(tmp_path / "disk2").path(max(all_shown[2].blobs)).unlink()
     all_shown[3] = publication(origin, {"a.txt": b"newer"}, repos[3])
+    said = digest_of(Signer(origin).signed(all_shown[0]).text)
     with EdgePool(edges, origin, repos, believes=True) as pool:
         second = [pool.deliver(shown, list(edges)) for shown in all_shown]
-        opened = [
-            pool.session(name).is_shown(repos[0], lambda _: Signer(origin).signed(all_shown[0])) for name in edges
-        ]
+        opened = [pool.session(name).is_shown(repos[0], lambda _: said) for name in edges]
 
     assert {(d.changed, d.error) for deliveries in first for d in deliveries} == {(True, None)}
     assert [[(d.changed, d.blobs) for d in deliveries] for deliveries in second] == [
