@@ -58,10 +58,11 @@ class Signer:
         with self._turn, self._alone():
             tree = Tree(self._root, publication.realm)
             last = self._share(publication.repo, share) if share else tree.statement(publication.repo)
+            said = last.statement if last else None
             parts, now_s = publication.digests(), self._clock()
-            if last and last.statement.serial >= after and is_good_for(last.statement, parts, now_s):
+            if last and said and said.serial >= after and is_good_for(said, parts, now_s):
                 return last
-            above = max(after, last.statement.serial if last else 0)
+            above = max(after, said.serial if said else 0)
             return self._sign(next_statement(publication.repo, parts, above, int(now_s)), tree, share)
 
     def _sign(self, statement: Statement, tree: Tree, share: str) -> Signed:
