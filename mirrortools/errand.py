@@ -272,7 +272,8 @@ class Errand:
         if not holding.lacking:
             return {}
         unsent = [blob for blob in holding.incomplete if blob not in patched]
-        if sum(blob.size for blob in unsent) <= self.reached.carried_bytes:
+        carried_bytes = self.reached.carried_bytes
+        if carried_bytes and sum(blob.size for blob in unsent) <= carried_bytes:
             self._carry(unsent)
         elif rest := self._pass_on(holding, unsent):
             self._send(holding, rest)

@@ -134,6 +134,18 @@ def test_what_is_little_goes_in_a_request(shown: Publication, tmp_path: Path, li
     assert not carried or delivery.bytes_sent == sum(size for *_, size, _ in carried[0]["contents"])
 
 
+def test_an_older_edge_is_sent_even_an_empty_file_by_rsync(shown: Publication, tmp_path: Path) -> None:
+    """It does not know what a request carries, however little that is."""
+    empty = publication(tmp_path, {**FILES, "empty.safetensors": b""})
+    [blob] = [blob for blob in empty.blobs if not blob.size]
+    edge = FakeEdge({"begin": {"missing": [[blob.algorithm, blob.digest, 0, 0]]}})
+    delivery = session(edge, tmp_path).deliver(empty)
+
+    assert delivery.error is None
+    assert "carry" not in [request["ask"] for request in edge.asked]
+    assert [batch.blobs for batch in edge.sent] == [[blob]]
+
+
 def test_an_edge_may_answer_by_its_notes(shown: Publication, tmp_path: Path) -> None:
     """What it has noted to show is believed, where that is allowed; it is not asked for more, once it is reached."""
     signer = Signer(tmp_path)
