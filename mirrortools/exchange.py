@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, NoSpace
+from mirrortools.inlet import Inlet
 from mirrortools.model import Blob, RepoId
 from mirrortools.store import Store
 
@@ -47,6 +48,7 @@ class Exchange:
         self._store = store
         self._bounds = bounds
         self._relays: dict[RepoId, Relay] = {}
+        self._marks: dict[RepoId, str | None] = {}
 
     def begin(
         self, repo: RepoId, incoming: Path, blobs: Collection[Blob], begun: Collection[Blob], terms: Terms
@@ -66,6 +68,7 @@ class Exchange:
             raise NoSpace(why)
         if old := self._relays.pop(repo, None):
             old.close()
+        self._marks[repo] = Inlet(self._root, repo).mark()
         goods = Goods(incoming, lacking, places.get, lambda count: self._bounds.objection(self._root, count))
         try:
             relay = Relay(goods, terms.passport, terms.ports, terms.limit_bytes_s)
@@ -89,10 +92,13 @@ class Exchange:
         lacking_bytes, standing = self._relay(repo).flow(wait_s)
         return {"lacking": lacking_bytes, "number": standing.number, "state": standing.state, "text": standing.text}
 
-    def hashed(self, repo: RepoId) -> Callable[[Blob], str | None]:
-        """Gives the digest of a blob that came by way of a relay; None of all others."""
+    def hashed(self, repo: RepoId, mark: str) -> Callable[[Blob], str | None]:
+        """Gives the digest of a blob that came by way of a relay; None of all others.
+
+        `mark` is the inlet's: when anybody was in since the relay began, what it hashed may not be what lies there.
+        """
         relay = self._relays.get(repo)
-        return relay.digest if relay else lambda _: None
+        return relay.digest if relay and self._marks[repo] == mark else lambda _: None
 
     def close(self) -> None:
         """End them all."""

@@ -25,8 +25,9 @@ from typing import Final
 from urllib.parse import unquote
 
 from mirrortools.bounds import Bounds
-from mirrortools.errors import EdgeRefused, MirrorError, NoSpace
+from mirrortools.errors import EdgeRefused, Locked, MirrorError, NoSpace
 from mirrortools.frames import RELAY_NAME
+from mirrortools.inlet import Inlet
 from mirrortools.model import RepoId, quote_ref
 from mirrortools.receiver import Receiver, serve_caller
 
@@ -152,9 +153,14 @@ def open_incoming(root: Path, name: str) -> int:
 
 
 def bring(post: Post, wanted: Bulk, read: Read) -> int:
-    """Let rsync write into one folder, as long as there is room; its exit status. Raises EdgeRefused, NoSpace."""
+    """Let rsync write into one folder, as long as there is room; its exit status.
+
+    The inlet is open for as long as that rsync lives, whatever becomes of this process. Raises EdgeRefused, NoSpace,
+    Locked.
+    """
     name = incoming_name(read_words(read), post.root)
     os.fchdir(open_incoming(post.root, name))
+    entered = Inlet(post.root, RepoId.parse(unquote(name))).enter()
     if why := post.bounds.objection(post.root):
         raise NoSpace(why)
     # A file goes on where it ends, so it may get as large as what is there and what there is room for.
@@ -162,7 +168,7 @@ def bring(post: Post, wanted: Bulk, read: Read) -> int:
     limit_bytes = min(_MOST_BYTES, largest + post.bounds.room_bytes(post.root))
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
     words = ["rsync", "--server", f"-{'pz' if wanted.is_compressed else 'p'}e{wanted.flags}", *_OWN_OPTIONS, ".", "."]
-    with subprocess.Popen(words, env=_ENVIRONMENT, start_new_session=True) as rsync:
+    with subprocess.Popen(words, env=_ENVIRONMENT, start_new_session=True, pass_fds=[entered]) as rsync:
         return _watched(rsync, post)
 
 
@@ -221,7 +227,7 @@ def main() -> None:
     post = Post.parse(sys.argv[1:])
     try:
         sys.exit(answer(post, os.environ.get("SSH_ORIGINAL_COMMAND", "")))
-    except NoSpace as error:
+    except (NoSpace, Locked) as error:
         sys.exit(f"mirrortools: {error}")
     except MirrorError as error:
         sys.exit(f"mirrortools: {error}; after an update: `mirrortool edge provision {post.edge}` on the origin")

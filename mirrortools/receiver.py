@@ -46,6 +46,7 @@ from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked,
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
+from mirrortools.inlet import Inlet
 from mirrortools.locks import RepositoryLock, still
 from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision, quote_ref
 from mirrortools.patch import check_steps, patch
@@ -305,15 +306,21 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._require_begun(repo, blobs)
-        incoming, hashed = self._incoming(repo), self._exchange.hashed(repo)
-        blobs = list(dict.fromkeys(blobs))
+        with self._inlet(repo).closed() as mark:  # or who holds a file open could change it behind its hash
+            bad = self._adopt_all(self._incoming(repo), list(dict.fromkeys(blobs)), self._exchange.hashed(repo, mark))
+        return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
+
+    def _adopt_all(
+        self, incoming: Path, blobs: Sequence[Blob], hashed: Callable[[Blob], str | None]
+    ) -> dict[Blob, str]:
+        """Move what is right into the store; says what is wrong with the others."""
         small = {blob for blob in blobs if blob.size <= _SMALL_BYTES}
         together = small if len(small) > _FEW_BLOBS else set()
         with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
             problems = list(threads.map(lambda b: self._adopt_one(incoming, b, hashed, waits=b in together), blobs))
         bad = {blob: problem for blob, problem in zip(blobs, problems, strict=True) if problem}
         self._adopt_together(incoming, [blob for blob in together - bad.keys() if not self._store.has(blob)])
-        return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
+        return bad
 
     def _adopt_one(
         self, incoming: Path, blob: Blob, hashed: Callable[[Blob], str | None], *, waits: bool = False
@@ -364,12 +371,13 @@ class Receiver:
         if blob.size > self._bounds.room_bytes(self.root):
             return {"patched": False}  # so that rsync finds the bound, and says it
         path, digest = incoming / blob.digest, blob.new_hash()
-        _remove(path)
-        patch((self._store.path(base), incoming / fresh.digest), path, steps, digest)
-        if digest.hexdigest() != blob.digest:
+        with self._inlet(repo).closed():
             _remove(path)
-            return {"patched": False}
-        self._store.verify_and_adopt(path, blob, digest.hexdigest())
+            patch((self._store.path(base), incoming / fresh.digest), path, steps, digest)
+            if digest.hexdigest() != blob.digest:
+                _remove(path)
+                return {"patched": False}
+            self._store.verify_and_adopt(path, blob, digest.hexdigest())
         self._count(blob)
         return {"patched": True}
 
@@ -495,6 +503,9 @@ class Receiver:
         if not self.root.parent.is_dir():
             raise EdgeRefused(f"{self.root}: {self.root.parent} is not there; mount the disk, or make that folder")
         make_folder(self.root)
+
+    def _inlet(self, repo: RepoId) -> Inlet:
+        return Inlet(self.root, repo)
 
     def _incoming(self, repo: RepoId) -> Path:
         """The folder in which a repository's blobs arrive; it exists, and no symlink leads out of it."""

@@ -7,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -461,6 +462,39 @@ def test_no_blob_comes_in_that_the_origin_did_not_name(
         assert session.ask({"ask": "adopt", "repo": REPO.path, "blobs": items(good)}) == {"bad": []}
 
     assert Store(edge.root).missing([good, evil]) == [evil]
+
+
+def test_nobody_writes_into_what_is_being_adopted(
+    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication
+) -> None:
+    """A thief's rsync, which may hold any file in incoming open, has ended before the edge hashes what came."""
+    blob, content = sha256_blob(noise(MIB, 9)), noise(MIB, 9)
+    words = "".join(f"{word}\0" for word in ("rsync", "--append", ".", f"{edge.root}/{INCOMING}/", ""))
+    command = ["ssh", *installed_sshd.options, "-l", installed_sshd.user, "127.0.0.1", "rsync --server -spe.LsfxCIvu"]
+    adopted = threading.Event()
+    with ExitStack() as stack:
+        session = greeted(stack, edge, origin)
+        begin(session, blob)
+        thief = stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        assert thief.stdin
+        assert thief.stdout
+        thief.stdin.write(words.encode())
+        thief.stdin.flush()
+        assert thief.stdout.read(4)  # its version of the protocol: it is in
+        (edge.root / INCOMING / blob.digest).write_bytes(content)
+        answers: list[dict[str, Any]] = []
+
+        def adopt() -> None:
+            answers.append(session.ask({"ask": "adopt", "repo": REPO.path, "blobs": items(blob)}))
+            adopted.set()
+
+        threading.Thread(target=adopt, daemon=True).start()
+        is_early = adopted.wait(CALL_S)
+        thief.kill()
+
+        assert adopted.wait(TIMEOUT_S)
+    assert (is_early, answers) == (False, [{"bad": []}])
+    assert Store(edge.root).has(blob)
 
 
 def test_a_relay_connects_to_whom_the_origin_names(
