@@ -78,10 +78,12 @@ def sync(
     """Pull what changed, verify it, publish it here, and deliver it to the edges.
 
     Only what is not here yet is fetched, and a run that was broken off goes on where it stopped. Old revisions stay
-    served until the new ones are complete.
+    served until the new ones are complete. With --repo edges look whether every blob is in its place; with --job or
+    --all they may go by what they saw in the last day.
     """
     invocation.when_stopped = "nothing was changed" if dry_run else _GOES_ON.format("fetched")
-    wish = Wish(only or None, () if no_deliver else _checked(edges, invocation.config), dry_run)
+    to = () if no_deliver else _checked(edges, invocation.config)
+    wish = Wish(only or None, to, dry_run, looks=bool(choice.repos))
     chosen = choice.of(invocation.config)
     documents = _Documents(chosen) if as_json else None
     with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, documents, dry_run) as watch:
