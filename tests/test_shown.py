@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools.model import Realm, RepoId
@@ -67,6 +67,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps=STEPS)
 def test_what_was_taken_back_is_never_believed(steps: Sequence[tuple[RepoId, str, int]]) -> None:
     """Whatever was torn off in between: a lost note costs a look, a lost withdrawal must not be lost."""
