@@ -35,7 +35,7 @@ pre {
   margin: 0; padding: .6rem .8rem; overflow-x: auto; background: var(--panel); border: 1px solid var(--line);
   border-radius: 6px;
 }
-.get { display: grid; grid-template-columns: 4.5rem minmax(0, 1fr); gap: .5rem .75rem; align-items: center; }
+.get { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .5rem .75rem; align-items: center; }
 .get h2 { grid-column: 1 / -1; margin: 1rem 0 .25rem; }
 .get h3 { margin: 0; font-size: .9rem; font-weight: 600; color: var(--soft); }
 .get > pre:only-child { grid-column: 1 / -1; margin: 1rem 0 1.5rem; }
