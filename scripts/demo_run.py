@@ -66,7 +66,8 @@ def main() -> int:
             _change(demo)
         _show(demo)
         if options.stay or (sys.stdout.isatty() and sys.stdin.isatty()):
-            input("\nThe servers run until you press Enter. ")
+            with contextlib.suppress(EOFError):  # nobody can press anything
+                input("\nThe servers run until you press Enter. ")
     return 0
 
 
