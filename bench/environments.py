@@ -11,10 +11,19 @@ from bench.case import PROJECT
 VENVS = PROJECT / ".venvs"
 
 
-def make(name: str, requirements: Path | None = None, venvs: Path = VENVS, *, alone: bool = False) -> Path:
+def make(
+    name: str,
+    requirements: Path | None = None,
+    venvs: Path = VENVS,
+    *,
+    alone: bool = False,
+    python: Path | None = None,
+    system: bool = False,
+) -> Path:
     """The folder `venvs`/`name`, in which `requirements` is installed (else bench/requirements/<name>.txt).
 
-    With `alone` that file names all that is to be there. Raises SystemExit.
+    With `alone` that file names all that is to be there; with `system` the Python's own packages count too.
+    `python` is another one than ours. Raises SystemExit.
     """
     requirements = requirements or PROJECT / "bench" / "requirements" / f"{name}.txt"
     folder = venvs / name
@@ -22,7 +31,8 @@ def make(name: str, requirements: Path | None = None, venvs: Path = VENVS, *, al
     if stamp.exists() and stamp.read_text() == now:
         return folder
     print(f"installing {folder}", file=sys.stderr)
-    _run([sys.executable, "-m", "venv", "--clear", str(folder)])
+    words = ["--system-site-packages"] if system else []
+    _run([str(python or sys.executable), "-m", "venv", "--clear", *words, str(folder)])
     words = ["--quiet", "--disable-pip-version-check", *(["--no-deps"] if alone else [])]
     _run([str(folder / "bin" / "pip"), "install", *words, "-r", str(requirements)])
     stamp.write_text(now)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench import environments
 from tests.clients import MORE_VENVS, PROJECT
+from tests.matrix import loaders
 from tests.matrix.cells import Cell
 from tests.matrix.hub import VERSIONS
 from tests.matrix.places import World, world
@@ -36,6 +37,7 @@ def main() -> int:
         file = _REQUIREMENTS / f"hub-{version}.txt"
         if file.exists():
             environments.make(file.stem, file, MORE_VENVS, alone=True)
+    loaders.prepare()
     chosen = [stop for stop in stops(whole=True) if re.search(options.only, str(stop))]
     started = time.monotonic()
     cells: list[Cell] = []

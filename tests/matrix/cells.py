@@ -78,7 +78,13 @@ class Operation:
     @property
     def row(self) -> str:
         """How tables name it."""
-        return f"{self.name} (from {self.versions[0]} on)" if self.versions else self.name
+        match self.versions:
+            case []:
+                return self.name
+            case [only]:
+                return f"{self.name} ({only})"
+            case [first, *_]:
+                return f"{self.name} (from {first} on)"
 
 
 @dataclass(frozen=True, slots=True)

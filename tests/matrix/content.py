@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
+from math import prod
 
 from mirrortools.model import RepoId
 from tests.clients import Expected, Files
@@ -23,7 +24,8 @@ BERT, LEGACY, TABLE, SPACE = "t/bert", "gpt2", "datasets/org/table", "spaces/org
 def safetensors(**tensors: tuple[list[int], bytes]) -> bytes:
     """A file of 32-bit floats in the format of safetensors: name → shape and content."""
     ends = [0, *accumulate(len(content) for _, content in tensors.values())]
-    header = {
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header |= {
         name: {"dtype": "F32", "shape": shape, "data_offsets": list(where)}
         for (name, (shape, _)), where in zip(tensors.items(), pairwise(ends), strict=True)
     }
@@ -54,11 +56,53 @@ SECOND: Files = {
     **{f"shards/model-{number:05}.safetensors": noise(500 + number, 100 + number) for number in range(140)},
 }
 ROWS: Files = {"data/train.csv": b"a,b\n1,2\n", "data/train-00.safetensors": noise(9000, 7), "README.md": b"# Rows\n"}
+_BERT_SIZES = {
+    "hidden_size": 8,
+    "vocab_size": 7,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 8,
+}
+_PAIR = {"weight": [8, 8], "bias": [8]}
+_NORM = {"weight": [8], "bias": [8]}
+_BERT_PARTS: Mapping[str, Mapping[str, list[int]]] = {
+    "embeddings.word_embeddings": {"weight": [7, 8]},
+    "embeddings.position_embeddings": {"weight": [8, 8]},
+    "embeddings.token_type_embeddings": {"weight": [2, 8]},
+    "embeddings.LayerNorm": _NORM,
+    "encoder.layer.0.attention.self.query": _PAIR,
+    "encoder.layer.0.attention.self.key": _PAIR,
+    "encoder.layer.0.attention.self.value": _PAIR,
+    "encoder.layer.0.attention.output.dense": _PAIR,
+    "encoder.layer.0.attention.output.LayerNorm": _NORM,
+    "encoder.layer.0.intermediate.dense": {"weight": [16, 8], "bias": [16]},
+    "encoder.layer.0.output.dense": {"weight": [8, 16], "bias": [8]},
+    "encoder.layer.0.output.LayerNorm": _NORM,
+    "pooler.dense": _PAIR,
+}
+
+
+def counted(shape: list[int]) -> list[float]:
+    """As many numbers as a tensor has: eighths from 0 to 1, and again."""
+    return [number % 9 / 8 for number in range(prod(shape))]
+
+
+# Each tensor of a BERT of these sizes, so that none is made up where it is loaded.
+BERT_TENSORS = {f"{part}.{name}": shape for part, names in _BERT_PARTS.items() for name, shape in names.items()}
+
+
+def _bert_weights() -> bytes:
+    return safetensors(
+        **{name: (shape, struct.pack(f"<{prod(shape)}f", *counted(shape))) for name, shape in BERT_TENSORS.items()}
+    )
+
+
 _BERT: Files = {
-    "config.json": b'{"model_type": "bert", "hidden_size": 8, "vocab_size": 7}',
+    "config.json": json.dumps({"model_type": "bert", "architectures": ["BertModel"], **_BERT_SIZES}).encode(),
     "tokenizer_config.json": b'{"tokenizer_class": "BertTokenizer", "do_lower_case": true}',
     "vocab.txt": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nmirror\nhello\n",
-    WEIGHTS: safetensors(weight=([2, 2], struct.pack("<4f", 1, 2, 3, 4)), bias=([1], struct.pack("<f", 5))),
+    WEIGHTS: _bert_weights(),
 }
 _TABLE: Files = {"data/train.csv": b"a,b\n1,x\n2,y\n", "data/test.csv": b"a,b\n3,z\n"}
 _SPACE: Files = {"app.py": b"print('hello')\n", "README.md": b"---\nsdk: static\n---\n# Demo\n"}
