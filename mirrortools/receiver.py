@@ -28,8 +28,6 @@ import os
 import platform
 import re
 import select
-import shutil
-import stat
 import subprocess
 import threading
 import time
@@ -37,36 +35,30 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
 
 import mirrortools
 from mirrortools.audit import Audit, Sample
 from mirrortools.bounds import Bounds
-from mirrortools.errors import ConfigError, EdgeRefused, IntegrityError, Locked, MirrorError, NoSpace
+from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
-from mirrortools.inlet import Inlet
+from mirrortools.intake import Intake
 from mirrortools.locks import RepositoryLock, still
-from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision, quote_ref
-from mirrortools.patch import check_steps, patch
+from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision
+from mirrortools.patch import check_steps
 from mirrortools.piecework import describe
 from mirrortools.readers import Access, write_access
 from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.shown import Shown
 from mirrortools.statements import Signed
-from mirrortools.store import Store, hash_file, write_error
+from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
 
 IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
-# What arrived of a delivery that nobody went on with is kept so long.
-ABANDONED_S: Final = 7 * 86400
 _FEW_PATHS: Final = 10
-# More blobs than these that are no larger are made durable together.
-_FEW_BLOBS: Final = 8
-_SMALL_BYTES: Final = 256 << 10
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Request = Mapping[str, Any]
@@ -253,136 +245,46 @@ class Receiver:
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
         self._shown.forget(repo)  # until it is published
         self._begun = frozenset(blobs)
-        missing = self._store.missing(blobs)
-        incoming = self._incoming(repo)
-        self._drop_abandoned(incoming, 0 if self._bounds.is_crowded(self.root, missing) else ABANDONED_S)
-        _drop_strangers(incoming, {blob.digest for blob in missing})
-        for blob in missing:
-            if arrived_bytes(incoming, blob) is None:
-                _remove(incoming / blob.digest)
+        missing, intake = self._store.missing(blobs), self._intake(repo)
+        intake.clear(missing, self._clock(), self._caller)
         if why := self._bounds.objection(self.root):
             self._let_go()
             raise NoSpace(why)
-        return self._lacks(incoming, missing)
-
-    def _drop_abandoned(self, ours: Path, kept_s: float) -> None:
-        """Remove what deliveries of other repositories left behind, when nobody has gone on with it for so long.
-
-        What nobody is at makes room: else two that broke off could stand in each other's way for ever.
-        """
-        for folder in ours.parent.iterdir():
-            if folder != ours and self._clock() - _touched_at(folder) >= kept_s:
-                with contextlib.suppress(Locked), self._alone_in(folder.name):
-                    _remove(folder)
-
-    @contextlib.contextmanager
-    def _alone_in(self, name: str) -> Iterator[None]:
-        """Hold the lock of the repository whose folder in incoming has this name; others are nobody's."""
-        try:
-            lock = RepositoryLock(self.root, RepoId.parse(unquote(name)), f"clearing up for {self._caller}")
-        except ConfigError:
-            yield
-            return
-        try:
-            yield
-        finally:
-            lock.close()
+        return self._lacks(intake, missing)
 
     def _have(self, request: Request) -> Answer:
         """Say what `begin` would say, without a lock, and without a change."""
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-        return self._lacks(self.root / _incoming_of(repo), self._store.missing(blobs))
+        return self._lacks(self._intake(repo), self._store.missing(blobs))
 
-    def _lacks(self, incoming: Path, missing: Sequence[Blob]) -> Answer:
+    def _lacks(self, intake: Intake, missing: Sequence[Blob]) -> Answer:
         return {
-            "missing": [[b.algorithm, b.digest, b.size, arrived_bytes(incoming, b) or 0] for b in missing],
-            "folder": incoming.relative_to(self.root).as_posix(),
+            "missing": [[b.algorithm, b.digest, b.size, arrived_bytes(intake.folder, b) or 0] for b in missing],
+            "folder": intake.name.as_posix(),
             "free_bytes": self._free_bytes(),
         }
 
     def _adopt(self, request: Request) -> Answer:
-        """Hash what arrived, on a thread per processor: hashlib lets go of the interpreter's lock."""
+        """Hash what arrived, and move it into the store."""
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
         self._require_begun(repo, blobs)
-        with self._inlet(repo).closed() as mark:  # or who holds a file open could change it behind its hash
-            bad = self._adopt_all(self._incoming(repo), list(dict.fromkeys(blobs)), self._exchange.hashed(repo, mark))
+        bad = self._intake(repo).adopt(blobs, lambda mark: self._exchange.hashed(repo, mark))
         return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
 
-    def _adopt_all(
-        self, incoming: Path, blobs: Sequence[Blob], hashed: Callable[[Blob], str | None]
-    ) -> dict[Blob, str]:
-        """Move what is right into the store; says what is wrong with the others."""
-        small = {blob for blob in blobs if blob.size <= _SMALL_BYTES}
-        together = small if len(small) > _FEW_BLOBS else set()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            problems = list(threads.map(lambda b: self._adopt_one(incoming, b, hashed, waits=b in together), blobs))
-        bad = {blob: problem for blob, problem in zip(blobs, problems, strict=True) if problem}
-        self._adopt_together(incoming, [blob for blob in together - bad.keys() if not self._store.has(blob)])
-        return bad
-
-    def _adopt_one(
-        self, incoming: Path, blob: Blob, hashed: Callable[[Blob], str | None], *, waits: bool = False
-    ) -> str | None:
-        """Move one blob into the store; else say what is wrong with it, and it is gone from incoming.
-
-        What a relay `hashed` while it came is not hashed once more. One that `waits` is hashed, and not moved yet.
-        """
-        path = incoming / blob.digest
-        if self._store.has(blob):
-            path.unlink(missing_ok=True)
-            return None
-        problem = _shape_problem(path, blob)
-        if problem is None:
-            got = hashed(blob) or hash_file(path, blob.algorithm)
-            if got != blob.digest:
-                problem = f"{blob.digest}: expected {blob.algorithm} {blob.digest}, got {got}"
-        if problem:
-            _remove(path)
-        elif not waits:
-            self._store.verify_and_adopt(path, blob, blob.digest)
-            self._count(blob)
-        return problem
-
-    def _adopt_together(self, incoming: Path, blobs: Sequence[Blob]) -> None:
-        """Move blobs that were hashed into the store, made durable all at once."""
-        if blobs:
-            self._store.adopt_all([(incoming / blob.digest, blob) for blob in blobs])
-        for blob in blobs:
-            self._count(blob)
-
     def _patch(self, request: Request) -> Answer:
-        """Make a blob out of one that is here and a file of new bytes, and adopt it when it hashes right.
-
-        What cannot be patched is told, so that the whole is sent.
-        """
+        """Make a blob out of one that is here and a file of new bytes; what cannot be made so is told."""
         with _refused_when_malformed():
             repo = _repo(request["repo"])
             blob, base, fresh = _blobs([request["blob"], request["base"], request["fresh"]])
             steps = [(bool(is_new), int(offset), int(length)) for is_new, offset, length in request["steps"]]
             check_steps(steps, blob, base, fresh)
         self._require_begun(repo, [blob])
-        incoming = self._incoming(repo)
-        if not self._store.has(base):
-            return {"patched": False}
-        if fresh.size and _shape_problem(incoming / fresh.digest, fresh):
-            return {"patched": False}
-        if blob.size > self._bounds.room_bytes(self.root):
-            return {"patched": False}  # so that rsync finds the bound, and says it
-        path, digest = incoming / blob.digest, blob.new_hash()
-        with self._inlet(repo).closed():
-            _remove(path)
-            patch((self._store.path(base), incoming / fresh.digest), path, steps, digest)
-            if digest.hexdigest() != blob.digest:
-                _remove(path)
-                return {"patched": False}
-            self._store.verify_and_adopt(path, blob, digest.hexdigest())
-        self._count(blob)
-        return {"patched": True}
+        return {"patched": self._intake(repo).patch(blob, base, fresh, steps)}
 
     def _carry(self, request: Request) -> Answer:
-        """Take blobs that are in the request itself; like those that rsync brings they are hashed when adopted."""
+        """Take blobs that are in the request itself."""
         with _refused_when_malformed():
             repo, items = _repo(request["repo"]), request["contents"]
             blobs = _blobs([item[:3] for item in items])
@@ -391,12 +293,7 @@ class Receiver:
                 if len(content) != blob.size:
                     raise ValueError(f"{blob} came with {len(content)} bytes")
         self._require_begun(repo, blobs)
-        if why := self._bounds.objection(self.root, sum(blob.size for blob in blobs)):
-            raise NoSpace(why)
-        incoming = self._incoming(repo)
-        for blob, content in zip(blobs, contents, strict=True):
-            _remove(incoming / blob.digest)
-            (incoming / blob.digest).write_bytes(content)
+        self._intake(repo).take([*zip(blobs, contents, strict=True)])
         return {}
 
     def _relay(self, request: Request) -> Answer:
@@ -404,7 +301,7 @@ class Receiver:
         with _refused_when_malformed():
             repo, blobs, terms = _repo(request["repo"]), _blobs(request["blobs"]), Terms.from_json(request)
         self._require_begun(repo, blobs)
-        return self._exchange.begin(repo, self._incoming(repo), blobs, self._begun, terms)
+        return self._exchange.begin(repo, self._intake(repo).make(), blobs, self._begun, terms)
 
     def _draw(self, request: Request) -> Answer:
         with _refused_when_malformed():
@@ -439,7 +336,7 @@ class Receiver:
         changed = self._tree.publish(publication)
         self._note(repo, signed)
         self._has_news |= self._realm is Realm.PUBLIC and (changed or not self._tree.has_index)
-        shutil.rmtree(self._incoming(repo))
+        self._intake(repo).end()
         self._let_go()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
 
@@ -504,16 +401,8 @@ class Receiver:
             raise EdgeRefused(f"{self.root}: {self.root.parent} is not there; mount the disk, or make that folder")
         make_folder(self.root)
 
-    def _inlet(self, repo: RepoId) -> Inlet:
-        return Inlet(self.root, repo)
-
-    def _incoming(self, repo: RepoId) -> Path:
-        """The folder in which a repository's blobs arrive; it exists, and no symlink leads out of it."""
-        relative = _incoming_of(repo)
-        make_folder(self.root / relative)
-        if (self.root / relative).resolve() != self.root.resolve() / relative:
-            raise EdgeRefused(f"{self.root / relative}: a symlink leads away from it; make it a real folder")
-        return self.root / relative
+    def _intake(self, repo: RepoId) -> Intake:
+        return Intake(self.root, self._store, repo, self._bounds, self._count)
 
     def _require_begun(self, repo: RepoId, blobs: Collection[Blob] = ()) -> None:
         """Refuse what is about another repository than the one that was begun, or about blobs that were not named."""
@@ -581,48 +470,6 @@ def _repo(name: str) -> RepoId:
 
 def _blobs(items: Sequence[Sequence[Any]]) -> list[Blob]:
     return [Blob(str(algorithm), str(digest), int(size)) for algorithm, digest, size in items]
-
-
-def _drop_strangers(folder: Path, wanted: set[str]) -> None:
-    """Remove what an abandoned delivery of another revision left."""
-    for path in folder.iterdir():
-        if path.name not in wanted:
-            _remove(path)
-
-
-def _touched_at(folder: Path) -> float:
-    """When anything last came into a folder, in Unix seconds."""
-    inside = folder.iterdir() if folder.is_dir() and not folder.is_symlink() else ()
-    times: list[float] = [path.lstat().st_mtime for path in (folder, *inside)]
-    return max(times)
-
-
-def _incoming_of(repo: RepoId) -> Path:
-    """Where a repository's blobs arrive, below the root."""
-    return Path("state", "incoming", quote_ref(repo.path))
-
-
-def _shape_problem(path: Path, blob: Blob) -> str | None:
-    """Why a file in incoming cannot be the blob, before it is hashed.
-
-    A symlink or a second hard link would let its maker change the blob after it was hashed.
-    """
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return f"{blob.digest}: expected {blob.size} bytes, got nothing"
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        return f"{blob.digest}: expected a plain file, got mode {status.st_mode:o} with {status.st_nlink} names"
-    if status.st_size != blob.size:
-        return f"{blob.digest}: expected {blob.size} bytes, got {status.st_size}"
-    return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> None:

@@ -20,9 +20,9 @@ from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeRefused, Locked, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION
+from mirrortools.intake import ABANDONED_S
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Publication, RepoId, quote_ref
-from mirrortools.receiver import ABANDONED_S
 from mirrortools.transports import installed_receiver
 from tests.delivery import noise, publication, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd
