@@ -25,11 +25,12 @@ from typing import Final
 from urllib.parse import unquote
 
 from mirrortools.bounds import Bounds
+from mirrortools.callers import serve_caller
 from mirrortools.errors import EdgeRefused, Locked, MirrorError, NoSpace
 from mirrortools.frames import RELAY_NAME
 from mirrortools.inlet import Inlet
 from mirrortools.model import RepoId, quote_ref
-from mirrortools.receiver import Receiver, serve_caller
+from mirrortools.receiver import Receiver
 
 _ARCHIVE_LIMIT_BYTES: Final = 4 << 20
 _WORDS_LIMIT_BYTES: Final = 8192

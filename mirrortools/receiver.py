@@ -24,15 +24,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import os
 import platform
 import re
-import select
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +39,7 @@ from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
 from mirrortools.files import make_folder
-from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION, Read, frame, read_frame
+from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.intake import Intake
 from mirrortools.locks import RepositoryLock, still
 from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision
@@ -56,7 +53,6 @@ from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
 
-IDLE_TIMEOUT_S: Final = 900
 HEARTBEAT_S: Final = 5
 _FEW_PATHS: Final = 10
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
@@ -470,60 +466,3 @@ def _repo(name: str) -> RepoId:
 
 def _blobs(items: Sequence[Sequence[Any]]) -> list[Blob]:
     return [Blob(str(algorithm), str(digest), int(size)) for algorithm, digest, size in items]
-
-
-def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> None:
-    """Answer requests until the caller ends, with a sign of life every few seconds while one takes long."""
-    with ThreadPoolExecutor(1) as worker:
-        try:
-            while (request := read_frame(read)) is not None:
-                write(_reply(_alive(worker.submit(receiver.answer, request), write)))
-        except EdgeRefused as error:
-            # Where the next frame would begin is unknown now, so this is the last word.
-            write(frame(refusal(error)))
-        finally:
-            receiver.end()
-
-
-def _alive(work: Future[Answer], write: Callable[[bytes], object]) -> Answer:
-    while not wait([work], timeout=HEARTBEAT_S).done:
-        write(frame({"working": True}))
-    return work.result()
-
-
-def _reply(answer: Answer) -> bytes:
-    try:
-        return frame(answer)
-    except EdgeRefused as error:
-        return frame(refusal(error))
-
-
-def main(root: str, relay: str = "") -> None:
-    """Be the receiver that was sent for one call; what comes for a relay that is named is handed over to it."""
-    os.umask(0o022)
-    if relay:
-        from mirrortools.relay import hand_over
-
-        hand_over(relay)
-    else:
-        serve_caller(Receiver(Path(root)))
-
-
-def serve_caller(receiver: Receiver) -> None:
-    """Serve the caller at standard input and output."""
-    with contextlib.suppress(BrokenPipeError):
-        serve(receiver, _read_standard_input, _write_standard_output)
-
-
-def _read_standard_input(size_bytes: int) -> bytes:
-    poll = select.poll()
-    poll.register(0, select.POLLIN)
-    if not poll.poll(IDLE_TIMEOUT_S * 1000):
-        raise EdgeRefused(f"nothing was asked for {IDLE_TIMEOUT_S} s")
-    return os.read(0, size_bytes)
-
-
-def _write_standard_output(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools.bounds import Bounds
+from mirrortools.callers import serve
 from mirrortools.errors import EdgeRefused
 from mirrortools.feeding import read_some
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
 from mirrortools.model import Blob, Publication, Realm
 from mirrortools.passport import calling, new_passport
-from mirrortools.receiver import Receiver, serve
+from mirrortools.receiver import Receiver
 from mirrortools.relay import call
 from mirrortools.shown import BELIEVED_S, digest_of
 from mirrortools.signatures import fingerprint

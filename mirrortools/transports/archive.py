@@ -13,7 +13,7 @@ from typing import Final
 
 PYTHON_AT_LEAST: Final = (3, 11)
 _PACKAGE: Final = "mirrortools"
-_RECEIVER: Final = f"{_PACKAGE}.receiver"
+_CALLED: Final = f"{_PACKAGE}.callers"
 _GATE: Final = f"{_PACKAGE}.gate"
 _IMPORT: Final = re.compile(rf"^\s*from {_PACKAGE}(?:\.([\w.]+) import| import ([\w, ]+))", re.MULTILINE)
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
@@ -31,7 +31,7 @@ while left:
     os.write(file,data)
     left-=len(data)
 sys.path.insert(0,"/proc/self/fd/%d"%file)
-from {_RECEIVER} import main
+from {_CALLED} import main
 main(*sys.argv[2:])
 """
 
@@ -49,7 +49,7 @@ def receiver_command(python: str, receiver: bytes, root: str, more: Sequence[str
 @cache
 def receiver_archive() -> bytes:
     """The receiver and those of our modules that it imports, always the same bytes for the same code."""
-    return _zipped(_sources(_RECEIVER))
+    return _zipped(_sources(_CALLED))
 
 
 @cache

@@ -1,0 +1,77 @@
+"""Whoever calls a receiver: requests come from standard input, answers go to standard output.
+
+Only the standard library is used here, because the receiver runs this module on edges.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Final
+
+from mirrortools.errors import EdgeRefused
+from mirrortools.frames import Read, frame, read_frame
+from mirrortools.receiver import HEARTBEAT_S, Answer, Receiver, refusal
+
+IDLE_TIMEOUT_S: Final = 900
+
+
+def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> None:
+    """Answer requests until the caller ends, with a sign of life every few seconds while one takes long."""
+    with ThreadPoolExecutor(1) as worker:
+        try:
+            while (request := read_frame(read)) is not None:
+                write(_reply(_alive(worker.submit(receiver.answer, request), write)))
+        except EdgeRefused as error:
+            # Where the next frame would begin is unknown now, so this is the last word.
+            write(frame(refusal(error)))
+        finally:
+            receiver.end()
+
+
+def _alive(work: Future[Answer], write: Callable[[bytes], object]) -> Answer:
+    while not wait([work], timeout=HEARTBEAT_S).done:
+        write(frame({"working": True}))
+    return work.result()
+
+
+def _reply(answer: Answer) -> bytes:
+    try:
+        return frame(answer)
+    except EdgeRefused as error:
+        return frame(refusal(error))
+
+
+def main(root: str, relay: str = "") -> None:
+    """Be the receiver that was sent for one call; what comes for a relay that is named is handed over to it."""
+    os.umask(0o022)
+    if relay:
+        from mirrortools.relay import hand_over
+
+        hand_over(relay)
+    else:
+        serve_caller(Receiver(Path(root)))
+
+
+def serve_caller(receiver: Receiver) -> None:
+    """Serve the caller at standard input and output."""
+    with contextlib.suppress(BrokenPipeError):
+        serve(receiver, _read_standard_input, _write_standard_output)
+
+
+def _read_standard_input(size_bytes: int) -> bytes:
+    poll = select.poll()
+    poll.register(0, select.POLLIN)
+    if not poll.poll(IDLE_TIMEOUT_S * 1000):
+        raise EdgeRefused(f"nothing was asked for {IDLE_TIMEOUT_S} s")
+    return os.read(0, size_bytes)
+
+
+def _write_standard_output(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
