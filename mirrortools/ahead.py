@@ -17,10 +17,11 @@ from mirrortools.errand import Delivery, Progress
 from mirrortools.model import Blob, Publication, Realm, RepoId
 
 if TYPE_CHECKING:
-    from mirrortools.deliver import EdgePool, EdgeSession
+    from mirrortools.deliver import EdgeSession
     from mirrortools.desk import Told
     from mirrortools.fanout import FanOut
     from mirrortools.inflow import Inflow
+    from mirrortools.pool import EdgePool
 
 # With less to fetch an edge would be reached hardly earlier than it is anyway.
 LEAST_BYTES: Final = 32 << 20

@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol
 
 from mirrortools.audit import SAMPLE_BYTES, Audit, Sample, Subset
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import EdgePool, EdgeSession
+from mirrortools.deliver import EdgeSession
 from mirrortools.errand import understood
 from mirrortools.errors import IntegrityError, MirrorError, StoreError
 from mirrortools.model import Blob, Publication, Realm, RepoId
+from mirrortools.pool import EdgePool
 from mirrortools.resolve import Place
 from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from mirrortools.config import Config, RepositoryConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.errors import MirrorError, StoreError
 from mirrortools.foresight import Foresight
 from mirrortools.model import Publication, Realm
+from mirrortools.pool import EdgePool
 from mirrortools.resolve import Place
 from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror

@@ -38,9 +38,9 @@ from mirrortools.upstreams import (
 if TYPE_CHECKING:
     from mirrortools.abreast import Enter
     from mirrortools.ahead import Ahead
-    from mirrortools.deliver import EdgePool
     from mirrortools.errand import Delivery
     from mirrortools.outgoing import EdgeTally
+    from mirrortools.pool import EdgePool
     from mirrortools.readers import Access
 
 _LIVE_S = 1.0
@@ -288,7 +288,7 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
     if wish.dry_run or not any(wish.edges_of(repository) for repository in repositories):
         yield None
         return
-    from mirrortools.deliver import EdgePool
+    from mirrortools.pool import EdgePool
 
     config = origin.config
     repos = [repository.repo for repository in repositories if repository.realm is Realm.PUBLIC]

@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import Here
 from mirrortools.files import make_folder
+from mirrortools.here import Here
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from mirrortools.ahead import LEAST_BYTES, Ahead
-from mirrortools.deliver import EdgePool
 from mirrortools.errand import Delivery, Progress
 from mirrortools.errors import EdgeUnreachable, MirrorError
 from mirrortools.fanout import FanOut
 from mirrortools.inflow import Inflow
 from mirrortools.model import Blob, Publication, Realm
+from mirrortools.pool import EdgePool
 from tests.delivery import noise, publication
 
 LARGE = Blob("sha256", "ab" * 32, LEAST_BYTES)

@@ -12,9 +12,9 @@ from socket import socket
 
 import pytest
 
-from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
+from mirrortools.pool import EdgePool
 from mirrortools.shown import digest_of
 from mirrortools.signing import Signer
 from mirrortools.store import Store

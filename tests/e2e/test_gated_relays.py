@@ -14,10 +14,10 @@ import pytest
 
 from mirrortools.bounds import held_bytes
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.errand import Delivery
 from mirrortools.errors import NoSpace
 from mirrortools.model import Publication, RepoId
+from mirrortools.pool import EdgePool
 from mirrortools.transports import installed_receiver
 from mirrortools.tree import Tree
 from tests.delivery import noise, publication, served_files, ssh_edge

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeError, EdgeRefused, MirrorError
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, Realm
+from mirrortools.pool import EdgePool
 from mirrortools.readers import Access, Bearer, Readership
 from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.errors import EdgeError, EdgeRefused, MirrorError, NoSpace
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, quote_ref
 from mirrortools.passport import new_passport
+from mirrortools.pool import EdgePool
 from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer

@@ -14,11 +14,12 @@ import pytest
 
 from mirrortools import errand
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool, EdgeSession
+from mirrortools.deliver import EdgeSession
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Publication, Realm, RepoId, quote_ref
+from mirrortools.pool import EdgePool
 from mirrortools.shown import Shown, digest_of
 from mirrortools.signing import Signer
 from mirrortools.store import Store
@@ -275,7 +276,7 @@ ORIGIN_PROGRAM = """
 import sys
 from pathlib import Path
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool
+from mirrortools.pool import EdgePool
 from mirrortools.model import RepoId
 from mirrortools.tree import Tree
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from mirrortools.config import EdgeConfig
-from mirrortools.deliver import EdgePool
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeRefused, Locked, NoSpace
 from mirrortools.files import make_folder
@@ -23,6 +22,7 @@ from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.intake import ABANDONED_S
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Publication, RepoId, quote_ref
+from mirrortools.pool import EdgePool
 from mirrortools.transports import installed_receiver
 from tests.delivery import noise, publication, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd

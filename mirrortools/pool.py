@@ -1,0 +1,241 @@
+"""The edges of one run: all are served at once, a thread for each, and one that fails does not hold the others.
+
+Those that have all of a repository wait, and are called to feed those that lack much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mirrortools.config import EdgeConfig
+from mirrortools.deliver import EdgeSession
+from mirrortools.errand import Delivery, Meter, Progress, no_progress
+from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
+from mirrortools.here import Here
+from mirrortools.lending import Candidate
+from mirrortools.model import Publication, Realm, RepoId
+from mirrortools.readers import Access
+from mirrortools.share import share_name, share_of
+from mirrortools.shown import digest_of
+from mirrortools.throttle import Throttle
+from mirrortools.together import Together
+from mirrortools.transports import transport_to
+
+if TYPE_CHECKING:
+    from mirrortools.fanout import FanOut
+    from mirrortools.inflow import Inflow
+
+
+class EdgePool:
+    """The edges of one run. Use it as a context manager; `repos` are the public ones that the run will deliver.
+
+    What is private goes by conversations of its own, which tell of nothing but the repository that is delivered, and to
+    edges that may have it; `access` says who may read there.
+
+    Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
+    what edges took, in bytes a second: at first those of earlier runs. `believes` is whether edges may answer by their
+    notes.
+    """
+
+    def __init__(
+        self,
+        edges: Mapping[str, EdgeConfig],
+        root: Path,
+        repos: Iterable[RepoId] = (),
+        limit_bytes_s: int | None = None,
+        rates: Mapping[str, float] | None = None,
+        access: Callable[[str], Access] | None = None,
+        *,
+        believes: bool = False,
+    ) -> None:
+        self._total = Throttle(limit_bytes_s)
+        self.rates = dict(rates or {})
+        self._state, self._limit_bytes_s, self._believes = root / "state", limit_bytes_s, believes
+        self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
+        public = tuple(repos)
+        self._sessions = {(name, Realm.PUBLIC): self._session_with(edge, public) for name, edge in edges.items()}
+        for name, edge in edges.items():
+            if edge.private:
+                self._sessions[name, Realm.PRIVATE] = self._session_with(edge, (), Realm.PRIVATE)
+        self._further: set[EdgeSession] = set()
+
+    def session(self, edge: str, realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        """The run's session with one edge. Raises EdgeRefused when it is not for what is private."""
+        if (edge, realm) not in self._sessions:
+            raise EdgeRefused(f"edge {edge}: is not for what is private; its entry does not say `private: true`")
+        return self._sessions[edge, realm]
+
+    def further_session(self, edge: str, publication: Publication) -> EdgeSession:
+        """One more session with an edge, for one repository, beside the run's; `end_further` it."""
+        realm = publication.realm
+        session = self._session_with(self.session(edge, realm).edge, [publication.repo], realm)
+        self._further.add(session)
+        return session
+
+    def end_further(self, session: EdgeSession) -> None:
+        """End such a session."""
+        self._further.discard(session)
+        session.close()
+
+    def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        transport = transport_to(_limited(edge, self._limit_bytes_s), self._state)
+        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes)
+
+    def fan_out(self, inflow: Inflow) -> FanOut:
+        """Where edges meet that are brought what comes in here."""
+        from mirrortools.fanout import FanOut
+
+        return FanOut(self.rates, self._total, inflow)
+
+    def deliver(
+        self,
+        publication: Publication,
+        edges: Sequence[str],
+        progress: Progress = no_progress,
+        choose: Callable[[str], EdgeSession] | None = None,
+    ) -> list[Delivery]:
+        """Bring a repository to `edges`, all at once; give what came of each, in their order.
+
+        `choose` gives the session with an edge, when that is not the run's; it may take its time.
+        """
+        shown = self._shown(publication, edges)
+        if len(shown) < len(edges):
+            shown |= self._bring(publication, edges, shown, progress, choose)
+        return [shown[name] for name in edges]
+
+    def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
+        """The edges that have noted that they show a publication: there is nothing to do, and nothing to ask."""
+        repo, signer, known = publication.repo, self._here[publication.realm].signer, dict[str, str]()
+
+        def said(edge: EdgeConfig) -> str:
+            name = share_name(edge)
+            if name not in known:
+                known[name] = digest_of(signer.signed(share_of(publication, edge), 0, name).text)
+            return known[name]
+
+        shown: dict[str, Delivery] = {}
+        with suppress(MirrorError):  # what is wrong here is told for each edge
+            for name in edges:
+                session = self._sessions.get((name, publication.realm))
+                if session and session.is_shown(repo, said):
+                    shown[name] = Meter(name, repo, no_progress).delivery(changed=False, error=None)
+        return shown
+
+    def _bring(
+        self,
+        publication: Publication,
+        edges: Sequence[str],
+        shown: Mapping[str, Delivery],
+        progress: Progress,
+        choose: Callable[[str], EdgeSession] | None,
+    ) -> dict[str, Delivery]:
+        """Bring a repository to those of `edges` that do not show it; the others may be called to help."""
+        choose = choose or (lambda name: self.session(name, publication.realm))
+        rest = [name for name in edges if name not in shown]
+        full = list(shown) if self._may_draw(rest, publication.realm) else []
+        together = Together(self.rates, self._total, len(rest), is_alone=len(edges) == 1)
+
+        def bring(name: str) -> Delivery:
+            if name in shown:
+                self._lend(self.session(name, publication.realm), publication, together)
+                return shown[name]
+            try:
+                session = choose(name)
+                delivery = session.deliver(publication, progress, together)
+            finally:
+                together.lending.one_done()
+            if not delivery.error:
+                self._lend(session, publication, together)
+            return delivery
+
+        def bring_again(name: str) -> Delivery:
+            session = choose(name)
+            session.forgive()
+            return session.deliver(publication, progress, together)
+
+        with closing(together):
+            deliveries = self._all_at_once([*rest, *full], bring)
+            # Those that were cut off in the middle have one more try when others can feed them now.
+            cut_off = [name for name, delivery in deliveries.items() if _was_cut_off(delivery)]
+            if not all(delivery.error for delivery in deliveries.values()):
+                for name, delivery in self._all_at_once(cut_off, bring_again).items():
+                    deliveries[name] = delivery.after(deliveries[name])
+            self.rates.update(together.rates)
+            return deliveries
+
+    def _may_draw(self, rest: Iterable[str], realm: Realm) -> bool:
+        """Whether any of these edges may have something to draw: for those that were lost nobody need wait."""
+        sessions = [self._sessions.get((name, realm)) for name in rest]
+        return any(session and not session.is_lost for session in sessions)
+
+    def _lend(self, session: EdgeSession, publication: Publication, together: Together) -> None:
+        """Have an edge feed others when it is called to; what fails there this host does.
+
+        In a session of its own, as its other repositories are not to wait.
+        """
+        name = session.edge.name
+        if not session.can_relay or together.has_fed(name):
+            return
+        if not together.lending.await_call(Candidate(name, session.share(publication))):
+            return
+        further = self.further_session(name, publication)
+        try:
+            with suppress(MirrorError):
+                further.lend(publication, together.fan_out())
+        finally:
+            together.fan_out().dismiss(name)
+            self.end_further(further)
+
+    def abort(self) -> None:
+        """End whatever runs now for any edge, from any thread."""
+        for session in self._all_sessions:
+            session.abort()
+
+    def close(self) -> None:
+        """End the receivers, all at once."""
+        sessions = self._all_sessions
+        with ThreadPoolExecutor(max(1, len(sessions)), "end") as threads:
+            list(threads.map(EdgeSession.close, sessions))
+        for here in self._here.values():
+            here.deltas.close()
+
+    @property
+    def _all_sessions(self) -> list[EdgeSession]:
+        return [*self._sessions.values(), *self._further]
+
+    def _all_at_once(self, edges: Sequence[str], act: Callable[[str], Delivery]) -> dict[str, Delivery]:
+        """What came of each, in their order; a thread for each. All are ended when this one is."""
+        if not edges:
+            return {}
+        with ThreadPoolExecutor(len(edges), "edge") as threads:
+            work = {name: threads.submit(act, name) for name in edges}
+            try:
+                return {name: delivery.result() for name, delivery in work.items()}
+            except BaseException:
+                self.abort()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _limited(edge: EdgeConfig, limit_bytes_s: int | None) -> EdgeConfig:
+    """An edge that is sent no more by rsync than all together may be sent."""
+    limits = [limit for limit in (edge.rate_limit_bytes_s, limit_bytes_s) if limit]
+    return replace(edge, rate_limit_bytes_s=min(limits, default=None))
+
+
+def _was_cut_off(delivery: Delivery) -> bool:
+    """Whether an edge was reached, told what it lacks, and was lost then."""
+    return isinstance(delivery.error, EdgeUnreachable) and delivery.blobs > 0
