@@ -4,11 +4,14 @@ Decisions alone, without clock and network. The origin feeds the first of the ch
 before it, or from an earlier one when the two cannot reach each other. Who is slow is moved to the end, where nobody
 waits for it. One that lacks nothing lends what it has: it stands before all others, so that the origin feeds nobody,
 and goes when that fails or is slow.
+
+Edges of one region draw from each other; the first of them, its head, takes the bytes into the region, from the last
+edge of the region before it, or, where that is slow or cannot be reached, from the origin, beside other heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -28,13 +31,15 @@ _LONG_S: Final = 30.0
 class Member:
     """An edge that takes part; `rate_bytes_s` is what it took lately, 0 when that is not known.
 
-    `wants` are the digests that it lacked at first, `offers` those that it has now or will have.
+    `wants` are the digests that it lacked at first, `offers` those that it has now or will have. Edges that name no
+    region are of one, which has no name.
     """
 
     name: str
     wants: frozenset[str]
     offers: frozenset[str]
     rate_bytes_s: float = 0.0
+    region: str = ""
 
     @property
     def lends(self) -> bool:
@@ -47,8 +52,8 @@ class Chain:
     """The members in their order, the slow ones at the end. Never changed: each event gives another one.
 
     `cut` are pairs of which the second cannot draw from the first. `held_up` are pairs of which the second fell behind.
-    `trial` is the second of the chain while the origin feeds it too, to see whether the first one is slow; `tried` are
-    the pairs of which that is known.
+    `trial` is the second of a region while the origin feeds it too, to see whether `first`, the first one, is slow;
+    `tried` are the pairs of which that is known. `apart` are regions whose head draws from no other region.
     """
 
     order: tuple[Member, ...] = ()
@@ -56,26 +61,51 @@ class Chain:
     cut: frozenset[tuple[str, str]] = frozenset()
     held_up: frozenset[tuple[str, str]] = frozenset()
     trial: str = ""
+    first: str = ""
     tried: frozenset[tuple[str, str]] = frozenset()
+    apart: frozenset[str] = frozenset()
 
     def with_member(self, newcomer: Member, lacking_bytes: Mapping[str, int]) -> Chain:
-        """The same with an edge that came: before those that are known to be slower and are not far ahead of it."""
+        """The same with an edge that came: before those that are known to be slower and are not far ahead of it.
+
+        It stands with the others of its region: another region is passed as a whole, or not at all.
+        """
         mine = lacking_bytes.get(newcomer.name, 0)
         rest = self.without(newcomer.name)
         at = len(rest.order)
-        while at > 0 and rest._goes_before(newcomer, mine, rest.order[at - 1], lacking_bytes):
-            at -= 1
+        while at > 0:
+            block = rest.order[rest._block(at, newcomer.region) : at]
+            joins = any(member.region == newcomer.region for member in rest.order[: at - len(block)])
+            if not all(rest._goes_before(newcomer, mine, other, lacking_bytes, joins) for other in block):
+                break
+            at -= len(block)
         return replace(rest, order=(*rest.order[:at], newcomer, *rest.order[at:]))
 
-    def _goes_before(self, newcomer: Member, mine: int, other: Member, lacking_bytes: Mapping[str, int]) -> bool:
+    def _block(self, end: int, region: str) -> int:
+        """Where those begin that an edge of a region passes together: of its own region one, of another all."""
+        last, start = self.order[end - 1], end - 1
+        while region != last.region and start > 0 and self._are_together(self.order[start - 1], last):
+            start -= 1
+        return start
+
+    def _are_together(self, one: Member, other: Member) -> bool:
+        return one.region == other.region and one.lends == other.lends
+
+    def _goes_before(
+        self, newcomer: Member, mine: int, other: Member, lacking_bytes: Mapping[str, int], joins: bool
+    ) -> bool:
+        """`joins` is whether others of its region stand before that other one."""
         if newcomer.lends or other.lends:
             return newcomer.lends
-        is_far_ahead = lacking_bytes.get(other.name, 0) < mine - _BEHIND_BYTES
-        return not is_far_ahead and (other.name in self.slow or newcomer.rate_bytes_s > _FASTER * other.rate_bytes_s)
+        if lacking_bytes.get(other.name, 0) < mine - _BEHIND_BYTES:
+            return False
+        if newcomer.region != other.region and joins:
+            return True
+        return other.name in self.slow or newcomer.rate_bytes_s > _FASTER * other.rate_bytes_s
 
     def without(self, name: str) -> Chain:
         """The same without an edge that is gone."""
-        trial = "" if self.trial == name else self.trial
+        trial = "" if name in (self.trial, self.first) else self.trial
         return replace(self, order=tuple(member for member in self.order if member.name != name), trial=trial)
 
     def with_cut(self, feeder: str, taker: str) -> Chain:
@@ -104,36 +134,55 @@ class Chain:
         """Those that lend."""
         return frozenset(member.name for member in self.order if member.lends)
 
-    def second(self) -> str:
-        """Who would be the first without the first; nobody when that one is slow, or stands alone."""
-        rest = [member for member in self.order[1:] if not self.order[0].lends or self._can_feed(self.order[0], member)]
-        found = rest[0].name if rest else ""
-        return "" if found in self.slow else found
+    def line(self, region: str = "") -> tuple[Member, ...]:
+        """The edges of a region in their order, behind one that lends to any of them."""
+        feeders = self.feeders()
+        feeding = {feeders[member.name] for member in self.order if member.region == region and not member.lends}
+        lenders = [member for member in self.order if member.lends and member.name in feeding]
+        return (*lenders[:1], *(member for member in self.order if member.region == region and not member.lends))
 
-    def with_trial(self) -> Chain:
-        """The same with the origin feeding the second too, unless that pair was tried before."""
-        second = self.second()
-        if not second or self.trial or (self.order[0].name, second) in self.tried:
+    def with_trial(self, region: str = "") -> Chain:
+        """The same with the origin feeding the second of a region too, unless that pair was tried before.
+
+        Nobody is tried when that one is slow, or the first one stands alone.
+        """
+        line = self.line(region)
+        rest = [member for member in line[1:] if not line[0].lends or self._can_feed(line[0], member)]
+        if self.trial or not rest or rest[0].name in self.slow or (line[0].name, rest[0].name) in self.tried:
             return self
-        return replace(self, trial=second, tried=self.tried | {(self.order[0].name, second)})
+        first, second = line[0].name, rest[0].name
+        return replace(self, trial=second, first=first, tried=self.tried | {(first, second)})
 
     def after_trial(self, *, first_is_slow: bool) -> Chain:
         """The same when the trial is over."""
         ended = replace(self, trial="")
-        if first_is_slow and ended.order[0].lends:
-            return ended.without(ended.order[0].name)
-        return ended.with_held_up(ORIGIN, ended.order[0].name) if first_is_slow else ended
+        if first_is_slow and self.first in self.lenders:
+            return ended.without(self.first)
+        return ended.with_held_up(ORIGIN, self.first) if first_is_slow else ended
+
+    def with_apart(self, region: str) -> Chain:
+        """The same after it was seen that what comes to a region from others is slow."""
+        return replace(self, apart=self.apart | {region})
 
     def feeders(self) -> dict[str, str]:
-        """From whom each edge draws: the nearest before it that can feed it and feeds the fewest, else the origin."""
+        """From whom each edge draws: the nearest before it that can feed it and feeds the fewest, else the origin.
+
+        Those of its own region come before all others.
+        """
         chosen: dict[str, str] = {}
         for number, taker in enumerate(self.order):
-            before = [member for member in reversed(self.order[:number]) if self._can_feed(member, taker)]
+            before = self._able(taker, self.order[:number])
             feeding = [*chosen.values()]
-            if taker.name == self.trial:
-                before = []
             chosen[taker.name] = min(before, key=lambda m: feeding.count(m.name)).name if before else ORIGIN
         return chosen
+
+    def _able(self, taker: Member, before: Sequence[Member]) -> list[Member]:
+        """Those that may feed an edge, the nearest first."""
+        if taker.lends or taker.name == self.trial:
+            return []
+        able = [member for member in reversed(before) if self._can_feed(member, taker)]
+        near = [member for member in able if member.region == taker.region]
+        return near if near or taker.region in self.apart else able
 
     def _can_feed(self, feeder: Member, taker: Member) -> bool:
         return (feeder.name, taker.name) not in self.cut and taker.wants <= feeder.offers
@@ -156,3 +205,11 @@ def takes_long(lacking_bytes: int, rate_bytes_s: float) -> bool:
 def is_faster(second_bytes_s: float, first_bytes_s: float) -> bool:
     """Whether the second of two that are fed at once shows that the first one is slow."""
     return second_bytes_s * _SLOW_SHARE > first_bytes_s
+
+
+def gains_apart(taken_bytes_s: float, fed_bytes_s: Sequence[float]) -> bool:
+    """Whether a head that takes so much from another region would take more from the origin.
+
+    That feeds other heads, which take `fed_bytes_s`, and would have to share with one more what it sends.
+    """
+    return taken_bytes_s * _FASTER < sum(fed_bytes_s) / (len(fed_bytes_s) + 1)

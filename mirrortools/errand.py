@@ -41,8 +41,8 @@ class Delivery:
 
     `blobs` and `bytes_planned` are what the edge lacked, `bytes_sent` what left this host as content and rsync's
     protocol; after an error it is the content that rsync had counted; `bytes_saved` is what the edge took from older
-    blobs instead, `bytes_relayed` what other edges passed on to it. `changed` is whether the edge shows another thing
-    than before.
+    blobs instead, `bytes_relayed` what other edges, its `feeders`, passed on to it. `changed` is whether the edge shows
+    another thing than before.
     """
 
     edge: str
@@ -55,6 +55,7 @@ class Delivery:
     error: MirrorError | None = None
     bytes_saved: int = 0
     bytes_relayed: int = 0
+    feeders: tuple[str, ...] = ()
 
     def behind(self, vanguard: Delivery) -> Delivery:
         """Both as one: what went there before the repository was published, and this."""
@@ -65,6 +66,7 @@ class Delivery:
             bytes_sent=self.bytes_sent + vanguard.bytes_sent,
             duration_s=self.duration_s + vanguard.duration_s,
             bytes_relayed=self.bytes_relayed + vanguard.bytes_relayed,
+            feeders=tuple(dict.fromkeys((*vanguard.feeders, *self.feeders))),
         )
 
     def after(self, earlier: Delivery) -> Delivery:
@@ -124,6 +126,7 @@ class Meter:
         self._planned_bytes = 0
         self._saved_bytes = 0
         self._relayed_bytes = 0
+        self._feeders: dict[str, None] = {}
 
     def plan(self, blobs: int, planned_bytes: int, saved_bytes: int = 0) -> None:
         """Know what there is to do, and how many bytes of it the edge can take from older blobs."""
@@ -145,16 +148,17 @@ class Meter:
         self._sent_bytes += wire_bytes
         self._batch_bytes = 0
 
-    def relayed(self, content_bytes: int) -> None:
-        """Know how much came from other edges."""
+    def relayed(self, content_bytes: int, feeders: Iterable[str]) -> None:
+        """Know how much came from other edges, and from which."""
         self._relayed_bytes += max(0, content_bytes)
+        self._feeders |= dict.fromkeys(feeders)
 
     def delivery(self, changed: bool, error: MirrorError | None) -> Delivery:
         """What came of it."""
         duration_s = time.monotonic() - self._started_s
         sent_bytes = self._sent_bytes + self._batch_bytes
         done = (changed, self._blobs, self._planned_bytes, sent_bytes, duration_s, error)
-        return Delivery(self._edge, self._repo, *done, self._saved_bytes, self._relayed_bytes)
+        return Delivery(self._edge, self._repo, *done, self._saved_bytes, self._relayed_bytes, tuple(self._feeders))
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +327,11 @@ class Errand:
 
         lacking, begun = {blob: holding.lacking[blob] for blob in blobs}, self.publication.blobs
         parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.served)
-        sent_bytes = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
-        self.meter.batch_done(sent_bytes or 0)
-        if sent_bytes is None:
+        brought = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
+        self.meter.batch_done(brought.sent_bytes if brought else 0)
+        if brought is None:
             return False
-        self.meter.relayed(sum(blob.size - have for blob, have in lacking.items()) - sent_bytes)
+        self.meter.relayed(parcel.bytes_planned - brought.sent_bytes, brought.feeders)
         return True
 
     def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from mirrortools.chain import ORIGIN, READY_BYTES, Chain, Member, falls_behind, is_faster, takes_long
+from mirrortools.chain import ORIGIN, READY_BYTES, Chain, Member, falls_behind, gains_apart, is_faster, takes_long
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import EdgeRefused, MirrorError
 from mirrortools.feeding import Link, feed, read_some
@@ -67,6 +67,14 @@ class Parcel:
 
 
 @dataclass(frozen=True, slots=True)
+class Brought:
+    """How an edge got what it lacked: `sent_bytes` of it by this host, the rest from `feeders`, other edges."""
+
+    sent_bytes: int
+    feeders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """From whom an edge is to take. A later order has another number."""
 
@@ -90,6 +98,7 @@ class _Standing:
     best_bytes_s: float = 0.0
     heard_s: float = 0.0
     samples: deque[tuple[float, int]] = field(default_factory=deque)
+    feeders: dict[str, None] = field(default_factory=dict)
 
     def add_sample(self, now_s: float, lacking_bytes: int) -> float | None:
         """Know how far it is; gives its rate when it was seen for long enough under one order."""
@@ -129,12 +138,12 @@ class FanOut:
         self._inflow = inflow or Inflow()
         self._stock = self._inflow.stock
         self._lending = lending or Lending(0)
-        self._lender_due_s = 0.0
+        self._due_s: dict[str, float] = {}
         self._numbers = 0
         self._links: set[Link] = set()
 
-    def bring(self, parcel: Parcel, session: Session, told: Told) -> int | None:
-        """Have an edge get what it lacks; gives how much of it this host sent, or None when it could not get all.
+    def bring(self, parcel: Parcel, session: Session, told: Told) -> Brought | None:
+        """Have an edge get what it lacks; gives from whom it came, or None when it could not get all.
 
         Raises EdgeUnreachable, EdgeRefused, NoSpace.
         """
@@ -147,7 +156,7 @@ class FanOut:
         if known.lacking_bytes:
             self._leave(known.member.name)  # what comes by another way cannot be passed on
             return None
-        return known.sent_bytes
+        return Brought(known.sent_bytes, tuple(known.feeders))
 
     def lend(self, parcel: Parcel, session: Session) -> None:
         """Have an edge that lacks nothing feed others, until the delivery has ended.
@@ -197,13 +206,13 @@ class FanOut:
         name = parcel.edge.name
         wants = frozenset(blob.digest for blob in parcel.lacking)
         offers = wants | {blob.digest for blob in parcel.begun}
-        member = Member(name, wants, offers, self._rates.get(name, 0.0))
+        member = Member(name, wants, offers, self._rates.get(name, 0.0), parcel.edge.region)
         known = _Standing(member, parcel, session, addresses, pipe, parcel.bytes_planned)
         known.heard_s = self._clock()
         with self._lock:
             self._known[name] = known
             self._chain = self._chain.with_member(member, {n: k.lacking_bytes for n, k in self._known.items()})
-            self._call_lender()
+            self._call_lenders()
             self._arrange()
         return known
 
@@ -220,23 +229,43 @@ class FanOut:
             if known and feeder != known.order.feeder and (feeder == ORIGIN or feeder in self._known):
                 self._give_order(known, feeder)
 
-    def _call_lender(self) -> None:
-        """Have an edge come that has all, when nobody but this host would feed one that lacks much."""
-        if self._chain.lenders:
-            return
-        fed_here = [name for name, feeder in self._chain.feeders().items() if feeder == ORIGIN]
-        takers = [self._known[name] for name in fed_here]
-        found = self._lending.call([Need(k.member.wants, k.lacking_bytes) for k in takers], self._rates)
-        if found:
-            self._lender_due_s = self._clock() + _CALLED_S
-            self._chain = self._chain.with_member(Member(found.name, frozenset(), found.offers), {})
+    def _call_lenders(self) -> None:
+        """Have edges come that have all, when nobody of its own region would feed one that lacks much.
 
-    def _look_for_lender(self) -> None:
-        """Wait no longer for one that was called and does not come; call one that was not there before."""
-        absent = [member.name for member in self._chain.order if member.name not in self._known]
-        if absent and self._clock() > self._lender_due_s:
-            self._chain = self._chain.without(absent[0])
-        self._call_lender()
+        An edge of another region is called when nobody but this host would feed it.
+        """
+        feeders, needy = self._chain.feeders(), dict[str, list[_Standing]]()
+        for name, feeder in feeders.items():
+            taker = self._known.get(name)
+            if taker and taker.lacking_bytes and not self._is_fed_near(taker.member, feeder):
+                needy.setdefault(taker.member.region, []).append(taker)
+        for region, takers in needy.items():
+            fed_here = [taker for taker in takers if feeders[taker.member.name] == ORIGIN]
+            if not self._call_lender(takers, region) and region not in self._chain.apart:
+                self._call_lender(fed_here, None)
+
+    def _is_fed_near(self, taker: Member, feeder: str) -> bool:
+        """Whether an edge has a feeder of its region or one that lends, or lacks one for a while only."""
+        if feeder == ORIGIN:
+            return taker.lends or taker.name == self._chain.trial
+        return any(m.name == feeder and (m.region == taker.region or m.lends) for m in self._chain.order)
+
+    def _call_lender(self, takers: Sequence[_Standing], region: str | None) -> bool:
+        """Call an edge of a region, or of any, that is worth it; whether there was one."""
+        needs = [Need(taker.member.wants, taker.lacking_bytes) for taker in takers]
+        found = self._lending.call(needs, self._rates, region)
+        if found:
+            self._due_s[found.name] = self._clock() + _CALLED_S
+            lender = Member(found.name, frozenset(), found.offers, region=found.region)
+            self._chain = self._chain.with_member(lender, {})
+        return found is not None
+
+    def _look_for_lenders(self) -> None:
+        """Wait no longer for those that were called and do not come; call some that were not there before."""
+        for member in self._chain.order:
+            if member.name not in self._known and self._clock() > self._due_s.get(member.name, 0.0):
+                self._chain = self._chain.without(member.name)
+        self._call_lenders()
         self._arrange()
 
     def _give_order(self, known: _Standing, feeder: str) -> None:
@@ -281,12 +310,15 @@ class FanOut:
         with self._lock:
             known.heard_s = self._clock()
             self._abort_silent()
-            self._look_for_lender()
+            self._look_for_lenders()
             if number != known.order.number:
                 known.lacking_bytes = lacking_bytes
                 return
+            if lacking_bytes < known.lacking_bytes and known.order.feeder != ORIGIN:
+                known.feeders[known.order.feeder] = None
             rate = known.add_sample(known.heard_s, lacking_bytes)
             if state in ("refused", "broken"):
+                self._keep_apart_if_refused(known, state)
                 self._cut(known, known.order)
             elif rate is not None:
                 self._judge(known, rate)
@@ -304,6 +336,12 @@ class FanOut:
                 self._chain = self._chain.with_cut(order.feeder, known.member.name)
                 self._arrange()
 
+    def _keep_apart_if_refused(self, known: _Standing, state: str) -> None:
+        """Do not try all edges of a region from another one: who cannot reach one of them can reach none, mostly."""
+        feeder = self._known.get(known.order.feeder)
+        if state == "refused" and feeder and feeder.member.region != known.member.region:
+            self._chain = self._chain.with_apart(known.member.region)
+
     def _judge(self, known: _Standing, rate: float) -> None:
         """Move an edge to the end when it takes less than it could."""
         feeder = self._known.get(known.order.feeder)
@@ -311,27 +349,32 @@ class FanOut:
             feeder.rate_bytes_s = rate
         if feeder is None or feeder.member.lends:
             self._judge_first(known, rate)
-        elif not self._chain.is_last(known.member.name):
-            ready = known.lacking_bytes - feeder.lacking_bytes
-            if falls_behind(rate, feeder.rate_bytes_s, ready):
+        elif falls_behind(rate, feeder.rate_bytes_s, known.lacking_bytes - feeder.lacking_bytes):
+            if feeder.member.region != known.member.region and gains_apart(rate, self._fed_here_bytes_s()):
+                self._chain = self._chain.with_apart(known.member.region)
+            elif not self._chain.is_last(known.member.name):
                 self._chain = self._chain.with_held_up(feeder.member.name, known.member.name)
-                self._arrange()
+            self._arrange()
+
+    def _fed_here_bytes_s(self) -> list[float]:
+        """What those take that this host feeds."""
+        return [known.rate_bytes_s for known in self._known.values() if known.order.feeder == ORIGIN]
 
     def _judge_first(self, known: _Standing, rate: float) -> None:
-        """Nobody stands before the first edge of a chain to compare it with: when it takes long, try another one.
+        """Nobody stands before the first edge of a region to compare it with: when it takes long, try another one.
 
         The first may also be one that lends, and is judged by who draws from it.
         """
-        first = self._chain.order[0].name
-        if known.member.name == self._chain.trial and first in self._known:
-            self._chain = self._chain.after_trial(first_is_slow=is_faster(rate, self._known[first].rate_bytes_s))
+        chain, line = self._chain, self._chain.line(known.member.region)
+        if known.member.name == chain.trial and chain.first in self._known:
+            self._chain = chain.after_trial(first_is_slow=is_faster(rate, self._known[chain.first].rate_bytes_s))
             self._arrange()
         elif (
-            first in (known.member.name, known.order.feeder)
+            line[0].name in (known.member.name, known.order.feeder)
             and self._has_much_for(known)
             and takes_long(known.lacking_bytes, rate)
         ):
-            self._chain = self._chain.with_trial()
+            self._chain = chain.with_trial(known.member.region)
             self._arrange()
 
     def _has_much_for(self, known: _Standing) -> bool:

@@ -16,7 +16,7 @@ from mirrortools.model import Publication
 
 # Who lacks less is not worth the log-in to a feeder, which takes as long as these bytes on a common link.
 LEAST_BYTES: Final = 16 << 20
-# Each that fails costs its takers a few seconds; after so many the origin is left to it.
+# Each that fails costs its takers a few seconds; after so many of a region the origin is left to it.
 MOST_LENDERS: Final = 3
 
 
@@ -26,6 +26,7 @@ class Candidate:
 
     name: str
     share: Publication
+    region: str = ""
 
     @cached_property
     def offers(self) -> frozenset[str]:
@@ -60,7 +61,7 @@ class Lending:
     def __init__(self, edges: int) -> None:
         self._left = edges
         self._candidates: dict[str, Candidate] = {}
-        self._called: set[str] = set()
+        self._called: dict[str, str] = {}
         self._changed = threading.Condition()
 
     def one_done(self) -> None:
@@ -69,21 +70,31 @@ class Lending:
             self._left -= 1
             self._changed.notify_all()
 
+    def offer(self, candidates: Iterable[Candidate]) -> None:
+        """Know some that may be called; each of them then waits for that."""
+        with self._changed:
+            self._candidates |= {found.name: found for found in candidates if found.name not in self._called}
+
     def await_call(self, candidate: Candidate) -> bool:
         """Wait until an edge is called to feed others; False when the delivery ended without that."""
         with self._changed:
-            self._candidates[candidate.name] = candidate
+            self.offer([candidate])
             self._changed.wait_for(lambda: self._left <= 0 or candidate.name in self._called)
             return candidate.name in self._called
 
-    def call(self, needs: Iterable[Need], rates: Mapping[str, float]) -> Candidate | None:
-        """Call one that is worth it; nobody is called twice."""
+    def call(self, needs: Iterable[Need], rates: Mapping[str, float], region: str | None = None) -> Candidate | None:
+        """Call one that is worth it, of a region or of any; nobody is called twice."""
         with self._changed:
-            waiting = self._candidates.values() if len(self._called) < MOST_LENDERS else ()
+            called = [*self._called.values()]
+            waiting = [
+                candidate
+                for candidate in self._candidates.values()
+                if region in (None, candidate.region) and called.count(candidate.region) < MOST_LENDERS
+            ]
             found = lender(waiting, needs, rates)
             if found:
                 del self._candidates[found.name]
-                self._called.add(found.name)
+                self._called[found.name] = found.region
                 self._changed.notify_all()
             return found
 

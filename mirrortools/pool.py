@@ -182,7 +182,7 @@ class EdgePool:
         name = session.edge.name
         if not session.can_relay or together.has_fed(name):
             return
-        if not together.lending.await_call(Candidate(name, session.share(publication))):
+        if not together.lending.await_call(Candidate(name, session.share(publication), session.edge.region)):
             return
         further = self.further_session(name, publication)
         try:

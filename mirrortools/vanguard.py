@@ -37,10 +37,10 @@ class Vanguard:
         if not lacking:
             return
         parcel = Parcel(self.reached.edge, self.repo, lacking, self.blobs, self.source)
-        sent_bytes = fan_out.bring(parcel, self.reached.session, self.meter.batch_at)
-        if sent_bytes is not None:
-            self.meter.batch_done(sent_bytes)
-            self.meter.relayed(planned_bytes - sent_bytes)
+        brought = fan_out.bring(parcel, self.reached.session, self.meter.batch_at)
+        if brought:
+            self.meter.batch_done(brought.sent_bytes)
+            self.meter.relayed(planned_bytes - brought.sent_bytes, brought.feeders)
             # What is wrong is gone there, and so the delivery that follows brings it again.
             self.reached.session.ask(self._request("adopt", lacking))
 

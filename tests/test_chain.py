@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.chain import ORIGIN, Chain, Member, falls_behind, is_faster, takes_long
+from mirrortools.chain import ORIGIN, Chain, Member, falls_behind, gains_apart, is_faster, takes_long
 
 ALL = frozenset({"a", "b"})
 NAMES = [f"e{number}" for number in range(6)]
 
 
-def member(name: str, rate: float = 0.0) -> Member:
-    return Member(name, ALL, ALL, rate)
+def member(name: str, rate: float = 0.0, region: str = "") -> Member:
+    return Member(name, ALL, ALL, rate, region)
 
 
 def chain(*names: str) -> Chain:
@@ -25,9 +26,17 @@ def chain(*names: str) -> Chain:
     return found
 
 
-def lending(name: str) -> Member:
+def regions(*names: str) -> Chain:
+    """The same of edges whose names begin with their region."""
+    found = Chain()
+    for name in names:
+        found = found.with_member(member(name, region=name[0]), {})
+    return found
+
+
+def lending(name: str, region: str = "") -> Member:
     """An edge that has all, and takes part to feed."""
-    return Member(name, frozenset(), ALL)
+    return Member(name, frozenset(), ALL, region=region)
 
 
 def order(found: Chain) -> list[str]:
@@ -41,27 +50,41 @@ events = st.one_of(
     st.tuples(st.just("cut"), st.sampled_from([ORIGIN, *NAMES]), st.sampled_from(NAMES)),
     st.tuples(st.just("trial"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("slow"), st.sampled_from([ORIGIN, *NAMES]), st.sampled_from(NAMES)),
+    st.tuples(st.just("apart"), st.sampled_from(NAMES), st.none()),
 )
+places = st.one_of(st.just({}), st.dictionaries(st.sampled_from(NAMES), st.sampled_from("ab")))
 
 
-@given(st.lists(events, max_size=40), st.dictionaries(st.sampled_from(NAMES), st.integers(0, 1 << 30)))
-def test_every_edge_leads_back_to_the_origin(happened: list[tuple], lacking: dict[str, int]) -> None:
+def after(found: Chain, event: tuple, lacking: dict[str, int], region: dict[str, str]) -> Chain:
+    """The chain after one of the `events`."""
+    what, first, second = event
+    there = region.get(first, "")
+    tried = partial(found.after_trial, first_is_slow=second) if found.trial else partial(found.with_trial, there)
+    acts = {
+        "join": lambda: found.with_member(member(first, second, there), lacking),
+        "lend": lambda: found.with_member(lending(first, there), lacking),
+        "leave": lambda: found.without(first),
+        "cut": lambda: found.with_cut(first, second),
+        "trial": tried,
+        "slow": lambda: found.with_held_up(first, second),
+        "apart": lambda: found.with_apart(there),
+    }
+    return acts[what]()
+
+
+@given(st.lists(events, max_size=40), st.dictionaries(st.sampled_from(NAMES), st.integers(0, 1 << 30)), places)
+def test_every_edge_leads_back_to_the_origin(
+    happened: list[tuple], lacking: dict[str, int], region: dict[str, str]
+) -> None:
     """After any events each member has one feeder, never over a pair that was cut, and no circle."""
     found, present = Chain(), set()
     lenders = {first for what, first, _ in happened if what == "lend"}
-    for what, first, second in happened:
-        if what == "join":
-            found, present = found.with_member(member(first, second), lacking), present | {first}
-        elif what == "lend":
-            found, present = found.with_member(lending(first), lacking), present | {first}
-        elif what == "leave":
-            found, present = found.without(first), present - {first}
-        elif what == "cut":
-            found = found.with_cut(first, second)
-        elif what == "trial":
-            found = found.after_trial(first_is_slow=second) if found.trial else found.with_trial()
-        elif second in present:
-            found = found.with_held_up(first, second)
+    for event in happened:
+        what, first, second = event
+        if what != "slow" or second in present:
+            found = after(found, event, lacking, region)
+        present |= {first} if what in ("join", "lend") else set()
+        present -= {first} if what == "leave" else set()
     feeders = found.feeders()
 
     assert set(order(found)) == set(feeders) <= present
@@ -204,3 +227,85 @@ def test_who_lends_is_held_against_the_origin_when_it_takes_long() -> None:
     assert slow.feeders() == {"e0": ORIGIN, "e1": "e0"}
     assert fast.feeders() == {"full": ORIGIN, "e0": "full", "e1": "e0"}
     assert fast.with_trial() == fast
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from([0.0, 1e6, 5e6])), max_size=20), places)
+def test_what_is_new_comes_into_each_region_once(joined: list[tuple[str, float]], region: dict[str, str]) -> None:
+    """Whoever comes when, however fast: one of each region draws from outside, and nobody feeds more than two."""
+    found = Chain()
+    for name, rate in joined:
+        found = found.with_member(member(name, rate, region.get(name, "")), {})
+    feeders = found.feeders()
+    heads = [region.get(n, "") for n, f in feeders.items() if f == ORIGIN or region.get(n, "") != region.get(f, "")]
+
+    assert sorted(heads) == sorted({region.get(name, "") for name in feeders})
+    assert all([*feeders.values()].count(name) <= 2 for name in feeders)
+    assert not feeders or [*feeders.values()].count(ORIGIN) == 1
+
+
+def test_regions_are_links_of_one_chain() -> None:
+    """Whoever comes late is put to the others of its region; each region's last one feeds the next region's head."""
+    found = regions("a0", "b0", "b1", "a1", "c0", "b2")
+
+    assert order(found) == ["a0", "a1", "b0", "b1", "b2", "c0"]
+    assert found.feeders() == {"a0": ORIGIN, "a1": "a0", "b0": "a1", "b1": "b0", "b2": "b1", "c0": "b2"}
+
+
+def test_a_region_is_passed_whole_or_not_at_all() -> None:
+    """By one of a new region that is faster than all of it; one is not put in between."""
+    slow_one, both = regions("a0").with_member(member("a1", 9e6, "a"), {}), regions("a0", "a1")
+
+    assert order(slow_one.with_member(member("b0", 5e6, "b"), {})) == ["a1", "a0", "b0"]
+    assert order(both.with_member(member("b0", 5e6, "b"), {})) == ["b0", "a0", "a1"]
+
+
+def test_a_late_one_does_not_hold_up_another_region() -> None:
+    """What is far ahead does not wait for it; it draws from its own region all the same."""
+    lacking = {"a0": 0, "b0": 0, "a1": 1 << 30}
+    found = regions("a0", "b0").with_member(member("a1", region="a"), lacking)
+
+    assert order(found) == ["a0", "b0", "a1"]
+    assert found.feeders() == {"a0": ORIGIN, "b0": "a0", "a1": "a0"}
+
+
+def test_another_of_its_region_takes_the_place_of_a_head_that_failed() -> None:
+    """The next one draws from where the head did."""
+    found = regions("a0", "b0", "b1", "b2")
+
+    assert found.without("b0").feeders() == {"a0": ORIGIN, "b1": "a0", "b2": "b1"}
+    assert found.without("a0").feeders() == {"b0": ORIGIN, "b1": "b0", "b2": "b1"}
+    assert found.with_held_up("a0", "b0").feeders() == {"a0": ORIGIN, "b1": "a0", "b2": "b1", "b0": "b2"}
+
+
+def test_a_region_that_others_feed_slowly_is_fed_by_the_origin() -> None:
+    """Its head draws from here, beside the others; the rest of the region goes on as it was."""
+    found = regions("a0", "a1", "b0", "b1").with_apart("b")
+
+    assert found.feeders() == {"a0": ORIGIN, "a1": "a0", "b0": ORIGIN, "b1": "b0"}
+    assert found.without("b0").feeders()["b1"] == ORIGIN
+
+
+def test_the_origin_feeds_another_head_when_that_brings_more() -> None:
+    """It has to share what it sends with those that it feeds."""
+    assert gains_apart(2e6, [12e6])
+    assert gains_apart(2e6, [5e6, 5e6])
+    assert not gains_apart(5e6, [12e6])
+    assert not gains_apart(5e6, [])
+
+
+def test_in_each_region_the_first_is_held_against_the_second() -> None:
+    """A slow head goes to the end of its region; the other region does not notice."""
+    found = regions("a0", "a1", "b0", "b1").with_apart("b").with_trial("b")
+
+    assert found.feeders() == {"a0": ORIGIN, "a1": "a0", "b0": ORIGIN, "b1": ORIGIN}
+    assert found.after_trial(first_is_slow=True).feeders() == {"a0": ORIGIN, "a1": "a0", "b1": ORIGIN, "b0": "b1"}
+    assert found.without("b0").trial == ""
+
+
+def test_each_region_may_have_one_that_lends() -> None:
+    """Then nothing goes from one region to another, as long as it lends."""
+    found = regions("a0", "b0", "b1").with_member(lending("a9", "a"), {}).with_member(lending("b9", "b"), {})
+
+    assert found.feeders() == {"a9": ORIGIN, "b9": ORIGIN, "a0": "a9", "b0": "b9", "b1": "b0"}
+    assert found.with_cut("b9", "b0").feeders()["b0"] == "a0"
+    assert found.with_trial("b").after_trial(first_is_slow=True).feeders()["b0"] == "a0"

@@ -15,14 +15,16 @@ WAIT_S = 20
 WHOLE = {"a": b"a", "b": b"b"}
 
 
-def candidate(name: str, *paths: str) -> Candidate:
+def candidate(name: str, *paths: str, region: str = "") -> Candidate:
     """An edge that shows these files, all when none is named."""
     blobs = {path: git_blob(WHOLE[path]) for path in paths or WHOLE}
     entries = {path: Entry(blob, blob.digest, None) for path, blob in blobs.items()}
     commit = git_blob(name.encode()).digest
     manifest = Manifest(Revision(REPO, commit), entries, 1_700_000_000, "Update")
     refs = {"refs/heads/main": commit}
-    return Candidate(name, Publication(REPO, refs, {commit: manifest}, GitSnapshot({}, refs, "refs/heads/main")))
+    return Candidate(
+        name, Publication(REPO, refs, {commit: manifest}, GitSnapshot({}, refs, "refs/heads/main")), region
+    )
 
 
 def need(*paths: str, size_bytes: int = LEAST_BYTES) -> Need:
@@ -110,3 +112,17 @@ def test_nobody_is_called_twice_and_few_in_all(waiting: Callable[[Lending, str],
     assert lending.call([need()], {}) is None
     lending.one_done()
     assert sorted(each.result(WAIT_S) for each in all_waiting) == [False] + [True] * MOST_LENDERS
+
+
+def test_an_edge_of_the_region_is_called_or_any() -> None:
+    """As it was asked for; of each region three at most."""
+    lending = Lending(1)
+    there = [f"a{number}" for number in range(MOST_LENDERS + 1)]
+    lending.offer(candidate(name, region=name[0]) for name in ["b0", *there])
+    near = [lending.call([need()], {}, "a") for _ in there]
+    far = lending.call([need()], {}, None)
+
+    assert [found.region if found else None for found in near] == ["a"] * MOST_LENDERS + [None]
+    assert far
+    assert far.name == "b0"
+    assert lending.call([need()], {}, None) is None

@@ -258,10 +258,16 @@ def _delivered(delivery: Delivery) -> str:
     done = "published" if delivery.changed else "what it had lost was brought again"
     text = f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)}"
     if delivery.bytes_relayed:
-        text += f", {size(delivery.bytes_relayed)} came from other edges"
+        text += f", {size(delivery.bytes_relayed)} came from {_named(delivery.feeders)}"
     if delivery.bytes_saved:
         text += f" for {size(delivery.bytes_planned + delivery.bytes_saved)}, the rest was in older files there"
     return f"{text} ({span(delivery.duration_s)})"
+
+
+def _named(edges: Sequence[str]) -> str:
+    if not edges:
+        return "other edges"
+    return f"edge {edges[0]}" if len(edges) == 1 else f"edges {', '.join(edges)}"
 
 
 def _tell_plan(outcome: Outcome) -> None:
@@ -321,6 +327,7 @@ def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
         "sent_bytes": delivery.bytes_sent,
         "saved_bytes": delivery.bytes_saved,
         "relayed_bytes": delivery.bytes_relayed,
+        "relayed_from": list(delivery.feeders),
         "duration_s": round(delivery.duration_s, 3),
         "exit_status": delivery.error.exit_status if delivery.error else 0,
         "error": _error_document(delivery.error),

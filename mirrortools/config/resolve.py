@@ -242,6 +242,7 @@ def _edge(main: File[MainForm], name: str, form: EdgeForm) -> EdgeConfig:
         tls=_tls(form.tls),
         git_socket=form.git_socket,
         private=form.private,
+        region=form.region or "",
     )
 
 

@@ -58,7 +58,8 @@ class EdgeConfig:
     """A host that serves a copy: `url` is `ssh://user@host:port/root` or `file:///root`.
 
     `http` is where clients reach it; None for files means what ssh uses by itself. Other edges reach it at `relay_host`
-    (None: the host of the url) and one of `relay_ports`, both included (None: any).
+    (None: the host of the url) and one of `relay_ports`, both included (None: any). Those of one `region` are near each
+    other; it is empty when none was named.
     `repositories` and `exclude_repositories` are fnmatch patterns of names, `include` and `exclude` of paths, as a
     repository has them. It gets private repositories when it is `private` and they name it.
     """
@@ -82,6 +83,7 @@ class EdgeConfig:
     tls: Tls | None = None
     git_socket: Path | None = None
     private: bool = False
+    region: str = ""
 
     @property
     def is_partial(self) -> bool:

@@ -419,6 +419,12 @@ class EdgeForm(_Form):
         description="Ports of this edge that others may connect to during a delivery; any when left out.",
         examples=["42000-42099"],
     )
+    region: Name | None = Field(
+        default=None,
+        description="Edges of one region feed each other; what is new comes into the region once. Those that name none "
+        "are one region.",
+        examples=["asia"],
+    )
     repositories: Annotated[Patterns, AfterValidator(_not_empty)] = Field(
         default=("*",),
         description="fnmatch patterns of the repositories that this edge may have (org/name, datasets/org/name).",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ MIB = 1 << 20
 SIZE = 24 * MIB
 RATE_BITS = 100_000_000
 EDGES = ("e1", "e2", "e3")
+REGIONS = {"e1": {"region": "asia"}, "e2": {"region": "europe"}, "e3": {"region": "europe"}}
 REPO = "acme/tiny"
 CONTENT = noise(SIZE, 7)
 """What each host can do, and what is brought: about two seconds of it."""
@@ -100,6 +103,12 @@ class Site:
         words = self.network[host].command(["cat", "/sys/class/net/eth0/statistics/tx_bytes"])
         return int(subprocess.run(words, check=True, capture_output=True).stdout)
 
+    def firewall(self, *groups: Collection[str]) -> None:
+        """Let hosts of one of these groups reach no other group."""
+        for group in groups:
+            for name, other in product(group, set(EDGES) - set(group)):
+                self.network[name].refuse_from(self.network[other])
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
@@ -114,6 +123,12 @@ def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
     """Wait for the end of a run."""
     said, _ = run.communicate(timeout=100)
     return run.returncode, said
+
+
+def drawn(said: str) -> set[tuple[str, str]]:
+    """Who drew from whom, by what a delivery said."""
+    deliveries = [one for outcome in json.loads(said[said.index("[") :]) for one in outcome["deliveries"]]
+    return {(one["edge"], feeder) for one in deliveries for feeder in one["relayed_from"]}
 
 
 def wait_for(site: Site, edge: str, size_bytes: int) -> None:
@@ -163,9 +178,7 @@ def test_one_that_dies_does_not_stop_the_others(site: Site, fault: str) -> None:
 
 def test_edges_that_cannot_reach_each_other_are_served_all_the_same(site: Site) -> None:
     """Firewalls between two of them: the origin feeds both."""
-    for name in EDGES:
-        for other in set(EDGES) - {name}:
-            site.network[name].refuse_from(site.network[other])
+    site.firewall(*([name] for name in EDGES))
     site.configure({name: {} for name in EDGES})
     status, said = ended(site.deliver())
 
@@ -191,6 +204,36 @@ def test_only_ports_that_are_allowed_are_used(site: Site) -> None:
     assert status == 0, said
     assert site.sent_bytes("origin") - before < 1.4 * SIZE
     assert os.geteuid() == 0
+
+
+def test_what_is_new_comes_into_each_region_once(site: Site) -> None:
+    """All that leaves the origin is one copy, and one edge draws from another region: the head of its own."""
+    site.configure(REGIONS)
+    before = site.sent_bytes("origin")
+    status, said = ended(site.deliver())
+    across = {taker for taker, feeder in drawn(said) if REGIONS[taker] != REGIONS[feeder]}
+
+    assert status == 0, said
+    assert [site.served(name) == CONTENT for name in EDGES] == [True] * 3
+    assert site.sent_bytes("origin") - before < 1.4 * SIZE
+    assert len(across) == 1, said
+
+
+def test_regions_that_cannot_reach_each_other_are_fed_side_by_side(site: Site) -> None:
+    """The origin sends a copy to each; when one of a region dies, the other one is its head."""
+    site.firewall(["e1"], ["e2", "e3"])
+    site.configure(REGIONS)
+    before = site.sent_bytes("origin")
+    run = site.deliver()
+    wait_for(site, "e3", SIZE // 3)
+    sent_bytes = site.sent_bytes("origin") - before
+    site.network["e2"].kill_sessions()
+    status, said = ended(run)
+
+    assert status == 0, said
+    assert [site.served(name) == CONTENT for name in EDGES] == [True] * 3
+    assert sent_bytes < 1.5 * SIZE
+    assert not [pair for pair in drawn(said) if "e1" in pair], said
 
 
 def test_a_new_edge_is_filled_from_its_siblings(site: Site) -> None:
