@@ -73,6 +73,19 @@ def check_signature(signer: str, namespace: str, text: str, signature: str) -> N
         raise IntegrityError(f"not signed by {fingerprint(signer)}: {said}")
 
 
+def names_signer(signature: str, signer: str) -> bool:
+    """Whether a signature says that it was made with the key `signer`; whether it was, `check_signature` tells.
+
+    The armoured form is base64 between two lines, the public key in it behind six bytes and a number (PROTOCOL.sshsig).
+    """
+    try:
+        made = base64.b64decode("".join(signature.splitlines()[1:-1]), validate=True)
+        key = base64.b64decode(signer.split()[1])
+    except (ValueError, IndexError):
+        return False
+    return made.startswith(b"SSHSIG" + (1).to_bytes(4) + len(key).to_bytes(4) + key)
+
+
 def fingerprint(signer: str) -> str:
     """A public key as `ssh-keygen -l` shows it."""
     digest = hashlib.sha256(base64.b64decode(signer.split()[1])).digest()

@@ -15,7 +15,7 @@ from typing import Final
 from mirrortools.errors import HostileTree
 from mirrortools.files import make_folder, write_json
 from mirrortools.model import Publication, RepoId, quote_ref
-from mirrortools.signatures import KEYS, REQUESTS, STATEMENTS, make_key, public_key, sign
+from mirrortools.signatures import KEYS, REQUESTS, STATEMENTS, make_key, names_signer, public_key, sign
 from mirrortools.statements import Signed, Statement, is_good_for, next_statement
 from mirrortools.store import write_error
 from mirrortools.tree import Tree
@@ -52,7 +52,8 @@ class Signer:
     def signed(self, publication: Publication, after: int = 0, share: str = "") -> Signed:
         """A statement of this publication, its serial at least `after`: the last one while it is good, or a new one.
 
-        A new one lies in the tree before it is given; one of the `share` of a name, which is not served here, beside it
+        One that was signed with another key is signed anew: edges that never knew that key have to believe it too. A
+        new one lies in the tree before it is given; one of the `share` of a name, which is not served here, beside it
         in the state. Raises StoreError, NoSpace.
         """
         with self._turn, self._alone():
@@ -61,7 +62,7 @@ class Signer:
             said = last.statement if last else None
             parts, now_s = publication.digests(), self._clock()
             if last and said and said.serial >= after and is_good_for(said, parts, now_s):
-                return last
+                return last if names_signer(last.signature, self._own()) else self._sign(said, tree, share)
             above = max(after, said.serial if said else 0)
             return self._sign(next_statement(publication.repo, parts, above, int(now_s)), tree, share)
 

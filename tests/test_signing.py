@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mirrortools.errors import IntegrityError, StoreError
-from mirrortools.signatures import KEYS, STATEMENTS, check_signature, fingerprint, sign
+from mirrortools.signatures import KEYS, STATEMENTS, check_signature, fingerprint, names_signer, sign
 from mirrortools.signing import Signer
 from mirrortools.statements import LIFETIME_S
 from mirrortools.tree import Tree
@@ -88,6 +88,30 @@ def test_a_tree_without_its_statement_gets_one_with_a_later_number(tmp_path: Pat
     clock.now_s += 1
 
     assert signer.signed(shown).statement.serial > first.statement.serial
+
+
+@pytest.mark.parametrize("share", ["", "a-share"])
+def test_what_the_former_key_signed_is_signed_by_the_new_one(tmp_path: Path, share: str) -> None:
+    """The same statement, word for word, so that edges that have it need not be sent it again."""
+    signer, shown = Signer(tmp_path), publication(tmp_path, FILES)
+    former = signer.signed(shown, 0, share)
+    signer.change_key()
+    signed = signer.signed(shown, 0, share)
+
+    assert signed.text == former.text
+    check_signature(signer.signer, STATEMENTS, signed.text, signed.signature)
+    assert Signer(tmp_path).signed(shown, 0, share) == signed
+
+
+def test_a_signature_tells_whose_it_is(tmp_path: Path) -> None:
+    """Whatever else stands in its place tells nothing."""
+    signer, other = Signer(tmp_path / "a"), Signer(tmp_path / "b")
+    key = signer.signer
+    signature = sign(signer.key, STATEMENTS, "text")
+
+    assert names_signer(signature, key)
+    assert not names_signer(signature, other.signer)
+    assert not any(names_signer(wrong, key) for wrong in ("", "x", signature[:100], signature.upper(), f"a\n{key}\nb"))
 
 
 def test_a_signature_is_for_one_purpose_and_one_text(tmp_path: Path) -> None:
