@@ -46,6 +46,7 @@ from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revisi
 from mirrortools.patch import check_steps
 from mirrortools.piecework import describe
 from mirrortools.readers import Access, write_access
+from mirrortools.roll import Roll
 from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.shown import Shown
 from mirrortools.statements import Signed
@@ -84,6 +85,7 @@ class Receiver:
         self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
         self._has_news = False
+        self._is_noted = True
         self._begun: frozenset[Blob] = frozenset()
         self.challenge = new_challenge()
         self._enter(Realm.PUBLIC)
@@ -189,14 +191,23 @@ class Receiver:
         return {}
 
     def _state(self, request: Request) -> Answer:
+        """Say what is here of repositories, those in the parts of a roll that differ from the notes among them.
+
+        Who asks to be brief is answered by the notes, as far as they are believed.
+        """
         with _refused_when_malformed():
             repos, is_brief = [_repo(name) for name in request["repos"]], request.get("brief") is True
+            roll = Roll.from_json(request["roll"]) if is_brief and "roll" in request else Roll((), ())
+        differing = self._shown.differing(roll, self._clock())
+        with _refused_when_malformed():
+            repos += [_repo(name) for name in roll.in_parts(differing)]
+        shown = self._shown.believed([repo.path for repo in repos], self._clock())
         if not is_brief:
-            return {"state": {repo.path: self._look(repo) for repo in repos}}
-        shown = self._shown.believed(repos, self._clock())
+            return {"state": {repo.path: self._look_closely(repo, is_noted=repo.path in shown) for repo in repos}}
         return {
             "shown": shown,
             "state": {repo.path: self._look_and_note(repo) for repo in repos if repo.path not in shown},
+            **({"differing": differing} if "roll" in request else {}),
         }
 
     def _look(self, repo: RepoId) -> Answer:
@@ -204,18 +215,30 @@ class Receiver:
         signed = self._tree.statement(repo)
         return {"serial": signed.statement.serial if signed else 0, "parts": self._parts(repo)}
 
+    def _look_closely(self, repo: RepoId, *, is_noted: bool) -> Answer:
+        """Look; a note that says more than is here counts no more, so that the next plain run brings what is lost."""
+        held = self._look(repo)
+        if is_noted and not self._is_whole(self._tree.statement(repo), held):
+            self._shown.forget(repo)
+        return held
+
     def _look_and_note(self, repo: RepoId) -> Answer:
         """Look, and note when all that was said is here, so that the next one who asks is answered by that.
 
         Nothing is noted of what somebody else is at work on.
         """
-        if not self._tree.stated_ns(repo):
+        if not self._tree.stated_ns(repo.path):
             return self._look(repo)
         with still(self.root, repo) as is_still:
             held, signed = self._look(repo), self._tree.statement(repo)
-            if is_still and signed and signed.statement.parts.items() <= held["parts"].items():
+            if signed and is_still and self._is_whole(signed, held):
                 self._note(repo, signed)
             return held
+
+    @staticmethod
+    def _is_whole(signed: Signed | None, held: Answer) -> bool:
+        """Whether all that was said is here."""
+        return signed is not None and signed.statement.parts.items() <= held["parts"].items()
 
     def _note(self, repo: RepoId, signed: Signed) -> None:
         """Note what is shown of a repository; without the note the next one who asks waits for a look."""
@@ -239,14 +262,22 @@ class Receiver:
         self._tree.make()
         self._tree.refuse_elsewhere(repo)
         self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
-        self._shown.forget(repo)  # until it is published
         self._begun = frozenset(blobs)
         missing, intake = self._store.missing(blobs), self._intake(repo)
+        self._is_noted = True
+        if missing:  # one of them may be lost; who begins because others lack something changes nothing here
+            self._take_note_back(repo)
         intake.clear(missing, self._clock(), self._caller)
         if why := self._bounds.objection(self.root):
             self._let_go()
             raise NoSpace(why)
         return self._lacks(intake, missing)
+
+    def _take_note_back(self, repo: RepoId) -> None:
+        """Let the note of the repository that was begun count no more until it is published."""
+        if self._is_noted:
+            self._shown.forget(repo)
+            self._is_noted = False
 
     def _have(self, request: Request) -> Answer:
         """Say what `begin` would say, without a lock, and without a change."""
@@ -328,6 +359,7 @@ class Receiver:
         missing = self._store.missing(publication.blobs)
         if missing:
             raise EdgeRefused(f"{repo}: {len(missing)} blobs are not here, {missing[0]} among them")
+        self._take_note_back(repo)
         self._tree.publish_statement(repo, signed)  # before the refs, so that nothing older can follow
         changed = self._tree.publish(publication)
         self._note(repo, signed)

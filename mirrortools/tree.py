@@ -319,11 +319,11 @@ class Tree:
         except StoreError:
             return None
 
-    def stated_ns(self, repo: RepoId) -> int:
-        """When the record of what the origin says of a repository was written, in ns; 0 when there is none."""
+    def stated_ns(self, path: str) -> int:
+        """When the record of what the origin says of the repository at `path` was written, in ns; 0: there is none."""
         try:
-            path = f"{self.served}/{repo.path}/meta/statement.json"
-            return os.stat(path).st_mtime_ns  # noqa: PTH116  (of every repository of a run)
+            record = f"{self.served}/{path}/meta/statement.json"
+            return os.stat(record).st_mtime_ns  # noqa: PTH116  (of every repository of a run)
         except OSError:
             return 0
 

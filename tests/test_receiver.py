@@ -8,6 +8,7 @@ import shutil
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,10 +23,12 @@ from mirrortools.errors import EdgeRefused
 from mirrortools.feeding import read_some
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
 from mirrortools.model import Blob, Publication, Realm
+from mirrortools.notes import BELIEVED_S
 from mirrortools.passport import calling, new_passport
 from mirrortools.receiver import Receiver
 from mirrortools.relay import call
-from mirrortools.shown import BELIEVED_S, digest_of
+from mirrortools.roll import Roll
+from mirrortools.shown import digest_of
 from mirrortools.signatures import fingerprint
 from mirrortools.signing import Signer
 from mirrortools.statements import LIFETIME_S, Signed
@@ -223,6 +226,59 @@ def test_a_note_is_taken_back_before_anything_changes(receiver: Receiver, shown:
 
     assert [list(each["shown"]) for each in (*during, *after)] == [[], [], [], [REPO.path]]
     assert during[0]["state"][REPO.path]["parts"] == shown.digests()
+
+
+def test_a_begin_that_lacks_nothing_leaves_the_note(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """So it costs an edge nothing to lend; one that lacks a blob takes the note back, as a publication does."""
+    bring(receiver, shown, tmp_path / "origin")
+    before = noted(receiver)
+    begin(receiver, *shown.blobs)
+    lending = noted(receiver)
+    publish(receiver, replace(shown, mirrors=("http://m",)), Signer(tmp_path / "origin").signed(shown))
+    refused = noted(receiver)
+    Store(receiver.root).path(max(shown.blobs)).unlink()
+    begin(receiver, *shown.blobs)
+
+    assert before == lending == refused
+    assert list(before["shown"]) == [REPO.path]
+    assert noted(receiver)["shown"] == {}
+
+
+def test_a_roll_is_answered_by_what_differs(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """Of what is as noted nothing is said; of the others what is noted, or what a look finds."""
+    bring(receiver, shown, tmp_path / "origin")
+    digest = noted(receiver)["shown"][REPO.path]
+    other = {"models/acme/never": "0" * 64}
+    rolls = [Roll.of(said) for said in ({REPO.path: digest}, {REPO.path: "0" * 64}, {REPO.path: digest, **other})]
+    answers = [hello(receiver, brief=True, roll=roll.to_json()) for roll in rolls]
+    told = [{name: answer[name] for name in ("differing", "shown", "state")} for answer in answers]
+
+    assert told == [
+        {"differing": [], "shown": {}, "state": {}},
+        {"differing": [0], "shown": {REPO.path: digest}, "state": {}},
+        {
+            "differing": [0],
+            "shown": {REPO.path: digest},
+            "state": {"models/acme/never": {"serial": 0, "parts": {}}},
+        },
+    ]
+    assert hello(receiver, brief=True, roll={"names": "?", "digests": []})["error"] == "EdgeRefused"
+    assert hello(receiver, brief=True, roll=Roll.of({"../x": digest}).to_json())["error"] in (
+        "EdgeRefused",
+        "ConfigError",
+    )
+
+
+def test_a_close_look_takes_back_a_note_that_says_more(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """Then the next plain run brings what is lost, should the delivery behind the look break off."""
+    bring(receiver, shown, tmp_path / "origin")
+    whole, kept = state(receiver), noted(receiver)
+    Store(receiver.root).path(max(shown.blobs)).unlink()
+    before, lacking, after = noted(receiver), state(receiver), noted(receiver)
+
+    assert kept == before
+    assert whole["parts"]
+    assert (lacking["parts"], after["shown"]) == ({}, {})
 
 
 def test_a_look_makes_a_note_of_what_is_whole_alone(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mirrortools.model import Realm, RepoId
+from mirrortools.notes import BELIEVED_S
+from mirrortools.roll import Roll
 from mirrortools.shown import Shown, digest_of
 
 REPOS = [RepoId.parse(f"acme/m{number}") for number in range(4)]
+PATHS = [repo.path for repo in REPOS]
 NOW_S = 1_700_000_000
 
 
@@ -34,7 +37,7 @@ def test_a_note_is_believed_until_it_is_taken_back(tmp_path: Path) -> None:
     shown.note(REPOS[1], "now", NOW_S)
     shown.forget(REPOS[2])
 
-    assert notes(tmp_path).believed(REPOS[:3], NOW_S) == {
+    assert notes(tmp_path).believed(PATHS[:3], NOW_S) == {
         REPOS[0].path: digest_of(f"{REPOS[0]} of before"),
         REPOS[1].path: digest_of("now"),
     }
@@ -44,7 +47,7 @@ def test_realms_have_notes_of_their_own(tmp_path: Path) -> None:
     """What is private is named in no file of the public realm."""
     notes(tmp_path, Realm.PRIVATE).note(REPOS[0], "secret", NOW_S)
 
-    assert notes(tmp_path).believed(REPOS, NOW_S) == {}
+    assert notes(tmp_path).believed(PATHS, NOW_S) == {}
     assert not record(tmp_path).exists()
 
 
@@ -56,7 +59,7 @@ def test_all_can_be_taken_back(tmp_path: Path) -> None:
     shown.note(REPOS[0], "x", NOW_S)
     shown.forget_all()
 
-    assert shown.believed(REPOS, NOW_S) == {}
+    assert shown.believed(PATHS, NOW_S) == {}
 
 
 STEPS = st.lists(
@@ -86,23 +89,23 @@ def test_what_was_taken_back_is_never_believed(steps: Sequence[tuple[RepoId, str
                 record(root).write_bytes(record(root).read_bytes()[: len(before) + max(0, written - cut)])
                 if step == "forget torn" and written <= cut:
                     notes(root).forget(repo)  # it was not durable, so nothing went on behind it
-        believed = notes(root).believed(REPOS, NOW_S)
+        believed = notes(root).believed(PATHS, NOW_S)
 
     assert all(believed[path] == digest_of(true.get(path, "")) for path in believed)
 
 
-@pytest.mark.parametrize("damage", [b"\0" * 100, b"no note\n", b"17 17 abc models/acme/m0\n", b"17"])
+@pytest.mark.parametrize("damage", [b"\0" * 100, b"no note\n", b"17 17 abc models/acme/m0\n", b"17", b"\xff\n"])
 def test_a_file_that_is_not_as_it_was_written_is_begun_anew(tmp_path: Path, damage: bytes) -> None:
     """Nothing of it counts, and what is noted from then on does."""
     shown = notes(tmp_path)
     shown.note(REPOS[0], "x", NOW_S)
     with record(tmp_path).open("ab") as file:
         file.write(damage)
-    before = shown.believed(REPOS, NOW_S)
+    before = shown.believed(PATHS, NOW_S)
     shown.note(REPOS[1], "y", NOW_S)
 
     assert before == {}
-    assert shown.believed(REPOS, NOW_S) == {REPOS[1].path: digest_of("y")}
+    assert shown.believed(PATHS, NOW_S) == {REPOS[1].path: digest_of("y")}
 
 
 def test_the_file_stays_as_long_as_what_counts(tmp_path: Path) -> None:
@@ -111,7 +114,25 @@ def test_the_file_stays_as_long_as_what_counts(tmp_path: Path) -> None:
     for number in range(1500):
         shown.note(REPOS[0], f"{number}", NOW_S)
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda repo: (shown.believed(REPOS, NOW_S), shown.note(repo, "last", NOW_S)), REPOS))
+        list(threads.map(lambda repo: (shown.believed(PATHS, NOW_S), shown.note(repo, "last", NOW_S)), REPOS))
 
     assert len(record(tmp_path).read_bytes().splitlines()) <= 2 * len(REPOS)
-    assert shown.believed(REPOS, NOW_S) == {repo.path: digest_of("last") for repo in REPOS}
+    assert shown.believed(PATHS, NOW_S) == {repo.path: digest_of("last") for repo in REPOS}
+
+
+def test_a_roll_is_compared_with_what_is_believed(tmp_path: Path) -> None:
+    """What is noted as another statement, was noted a day ago or is not noted at all differs."""
+    written = dict.fromkeys(PATHS, 17)
+    shown = Shown(tmp_path, Realm.PUBLIC, written.__getitem__)
+    for repo in REPOS[:3]:
+        shown.note(repo, "said", NOW_S)
+    rolls = [
+        Roll.of({path: digest_of(text)}) for path, text in zip(PATHS, ["said", "newer", "said", "said"], strict=True)
+    ]
+    first = [shown.differing(roll, NOW_S) for roll in rolls]
+    written[PATHS[2]] = 18
+    second = [shown.differing(roll, NOW_S) for roll in rolls]
+
+    assert first == [[], [0], [], [0]]
+    assert second == [[], [0], [0], [0]]
+    assert shown.differing(rolls[0], NOW_S + BELIEVED_S) == [0]

@@ -260,7 +260,7 @@ def _served(root: Path) -> dict[str, str]:
 
 def _noted(root: Path) -> dict[str, str]:
     """What an edge would say that it shows, without a look."""
-    return Shown(root, Realm.PUBLIC, Tree(root).stated_ns).believed([REPO], time.time())
+    return Shown(root, Realm.PUBLIC, Tree(root).stated_ns).believed([REPO.path], time.time())
 
 
 def _assert_whole(root: Path) -> None:
