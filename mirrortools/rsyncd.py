@@ -19,15 +19,22 @@ FOLDER: Final = "rsyncd.d"
 FILE: Final = f"{FOLDER}/mirrortools.conf"
 # A word of rsyncd's configuration ends with the line; % begins the name of an environment variable.
 _PLAIN_PATH: Final = re.compile(r"/[^\s%\\]*\Z")
+# syslog's own word for what is not for everybody (syslog(3)). A `log file` of the main file goes before it.
+_LOGGED_FOR_FEW: Final = "syslog facility = authpriv\n"
 _ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Modules:
-    """What rsyncd shows of one root, and as whom it reads. Raises ServeError."""
+    """What rsyncd shows of one root, and as whom it reads. Raises ServeError.
+
+    With `private` there are names that are not for everybody, and nothing of them is shown; but whoever asks for one is
+    logged, and that goes where few can read.
+    """
 
     root: Path
     user: str = "nobody"
+    private: bool = False
 
     def __post_init__(self) -> None:
         if not _PLAIN_PATH.match(str(self.root)):
@@ -47,6 +54,7 @@ def render(modules: Modules) -> str:
         autoescape=False,  # noqa: S701  (rsyncd's language, not HTML; Modules refuses what it could not hold)
     )
     values = {"public": modules.root / "public", "user": modules.user, "kinds": KINDS, "latest": LATEST}
+    values["logged"] = _LOGGED_FOR_FEW if modules.private else ""
     return environment.get_template("mirrortools.conf.j2").render(values)
 
 
@@ -63,7 +71,9 @@ def install(modules: Modules, prefix: Path) -> Installed:
     main, line = prefix / MAIN_FILE, f"&include {prefix / FOLDER}"
     wanted = {prefix / FILE: render(modules)}
     if not main.exists():
-        wanted[main] = f"# Made by `mirrortool rsyncd install`. Each *.conf in that folder has modules.\n{line}\n"
+        logged = _LOGGED_FOR_FEW if modules.private else ""
+        made = "# Made by `mirrortool rsyncd install`. Each *.conf in that folder has modules.\n"
+        wanted[main] = f"{made}{logged}{line}\n"
     try:
         written = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         for path in written:

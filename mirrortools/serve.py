@@ -46,9 +46,19 @@ class Installed:
     logs: Path = Path("/var/log/nginx")
 
     @property
+    def public_log(self) -> Path:
+        """Where requests go that name nothing private, where there is anything private."""
+        return self.logs / "access.log"
+
+    @property
     def private_log(self) -> Path:
         """Where requests go that may name what is private."""
         return self.logs / "mirrortools-private.log"
+
+    @property
+    def private_error_log(self) -> Path:
+        """Where errors go, each with its request, where there is anything private."""
+        return self.logs / "mirrortools-private-error.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +73,19 @@ class Standalone:
     user: str = ""
 
     @property
+    def public_log(self) -> Path:
+        """Where requests go that name nothing private."""
+        return self.folder / "access.log"
+
+    @property
     def private_log(self) -> Path:
         """Where requests go that may name what is private."""
         return self.folder / "private.log"
+
+    @property
+    def private_error_log(self) -> Path:
+        """Where errors go, each with its request, where there is anything private."""
+        return self.folder / "private-error.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +155,9 @@ def render(site: Site) -> dict[str, str]:
     values |= {"most_slashes": MOST_SLASHES, "listing": LISTING, "metalinks": site.metalinks}
     values |= {
         "private": site.root / Realm.PRIVATE.value if site.private else None,
+        "public_log": site.place.public_log,
         "private_log": site.place.private_log,
+        "private_error_log": site.place.private_error_log,
     }
     values["kinds"] = "|".join(KINDS)
     values |= {"tls": site.tls, "git_socket": site.git_socket, "abilities": site.abilities}
@@ -203,7 +225,7 @@ def write_standalone(site: Site) -> list[str]:
     _make_public(site.root)
     for name, text in render(site).items():
         write_file(folder / name, text.encode())
-    _make_private_log(site)
+    _make_private_logs(site)
     nginx = find_nginx()
     check(nginx, folder / "nginx.conf", Path("./"))
     return [str(nginx), "-e", "stderr", "-p", "./", "-c", str(folder / "nginx.conf")]
@@ -220,11 +242,12 @@ def _make_public(root: Path) -> None:
         os.chown(public, owner.st_uid, owner.st_gid)
 
 
-def _make_private_log(site: Site) -> None:
-    """Make the log of private requests before nginx does, which would let everybody read it."""
-    if site.private and not site.place.private_log.exists():
-        make_folder(site.place.private_log.parent)
-        write_file(site.place.private_log, b"", 0o640)
+def _make_private_logs(site: Site) -> None:
+    """Make the logs of private requests before nginx does, which would let everybody read them."""
+    for log in (site.place.private_log, site.place.private_error_log) if site.private else ():
+        if not log.exists():
+            make_folder(log.parent)
+            write_file(log, b"", 0o640)
 
 
 def _let_workers_read(private: Path, nginx_conf: Path) -> None:
@@ -280,10 +303,20 @@ def install(site: Site) -> list[Path]:
             make_folder(path.parent)
             write_file(path, wanted[path])
         if site.private:
-            _make_private_log(site)
+            _make_private_logs(site)
             _let_workers_read(site.root / Realm.PRIVATE.value, prefix / "nginx.conf")
         check(find_nginx(), prefix / "nginx.conf", prefix)
     return changed
+
+
+def caveat(site: Site) -> str:
+    """What an operator has to know of a site beside others; nothing of most."""
+    if not (site.private and site.name):
+        return ""
+    return (
+        "requests that nginx cannot read end at the default server of their address, and in its log, whatever private "
+        "name stands in them; without --name that is this one"
+    )
 
 
 def check(nginx: Path, config: Path, prefix: Path) -> None:

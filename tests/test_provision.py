@@ -334,5 +334,7 @@ def test_an_edge_for_what_is_private_lets_nginx_in_and_few_others() -> None:
 
     assert not [words for words in texts[0] if "private" in words]
     assert [words for words in texts[1] if "/srv/edge/private mirror:www-data 750" in words]
-    assert [words for words in texts[1] if "mirrortools-private.log www-data:adm 640" in words]
+    for name in ("mirrortools-private.log", "mirrortools-private-error.log"):
+        assert [words for words in texts[1] if f"{name} www-data:adm 640" in words]
+    assert [words for words in texts[1] if "/var/log/mirrortools root:adm 750" in words]
     assert b"hub_verdict" in config[0]

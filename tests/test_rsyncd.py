@@ -66,3 +66,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match="--prefix DIR"):
         install(Modules(ROOT), tmp_path)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_what_is_asked_for_is_logged_where_few_can_read(tmp_path: Path, private: bool) -> None:
+    """Where there are names that are not for everybody, for modules and for what is said of none."""
+    install(Modules(ROOT, private=private), tmp_path)
+    texts = [(tmp_path / name).read_text() for name in ("rsyncd.conf", "rsyncd.d/mirrortools.conf")]
+
+    assert ["syslog facility = authpriv" in text.split("[")[0].splitlines() for text in texts] == [private, private]

@@ -22,6 +22,7 @@ from mirrortools.serve import (
     Site,
     Standalone,
     abilities,
+    caveat,
     check,
     find_nginx,
     find_njs_module,
@@ -318,8 +319,19 @@ def test_what_is_private_is_for_the_workers_and_few_others(tmp_path: Path) -> No
     assert "hub_verdict" in (prefix / "conf.d" / "mirrortools.conf").read_text()
     assert prefix / "conf.d" / "mirrortools.conf" in changed
     assert (root / "private").stat().st_gid == os.getgid()
-    for log in (standing.place.private_log, tmp_path / "logs" / "mirrortools-private.log"):
-        assert stat.S_IMODE(log.stat().st_mode) == 0o640
+    for log in (place.private_log, place.private_error_log):
+        assert log.parent == tmp_path / "logs"
+    for each in (standing.place, place):
+        for log in (each.private_log, each.private_error_log):
+            assert stat.S_IMODE(log.stat().st_mode) == 0o640
+
+
+def test_what_another_server_would_log_is_told(tmp_path: Path) -> None:
+    """A site that is not the default of its address does not hear what nginx cannot read."""
+    site = standalone(tmp_path)
+
+    assert "default server" in caveat(replace(site, private=True, name="m.example"))
+    assert caveat(replace(site, private=True, name="")) == caveat(replace(site, name="m.example")) == ""
 
 
 def test_without_private_repositories_nothing_asks_for_tokens(tmp_path: Path) -> None:

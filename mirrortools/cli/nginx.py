@@ -16,6 +16,7 @@ from mirrortools.serve import (
     Site,
     Standalone,
     abilities,
+    caveat,
     find_nginx,
     find_njs_module,
     install,
@@ -82,6 +83,8 @@ def install_(invocation: Invocation, edge: str | None, name: str, prefix: Path) 
     changed = install(replace(site, place=Installed(prefix.absolute())))
     for path in changed:
         click.echo(f"wrote {path}")
+    if told := caveat(site):
+        click.echo(f"note: {told}", err=True)
     click.echo("Next: systemctl reload nginx" if changed else "nothing to change")
 
 

@@ -60,5 +60,6 @@ def install_(invocation: Invocation, edge: str | None, user: str | None, prefix:
 def _modules(config: Config, edge: str | None, user: str | None) -> Modules:
     """What to show of the origin or of an edge. Raises ConfigError, ServeError."""
     root = config.edge(edge).root if edge else config.root
+    private = config.edge(edge).private if edge else config.has_private
     owner = worker_user(root)
-    return Modules(root, user or (owner if owner not in ("", "root") else "nobody"))
+    return Modules(root, user or (owner if owner not in ("", "root") else "nobody"), private)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ LOGS: Final = "/var/log/mirrortools"
 RSYNCD: Final = f"/etc/{rsyncd.MAIN_FILE}"
 INCLUDE: Final = f"&include /etc/{rsyncd.FOLDER}"
 NGINX: Final = "/etc/nginx"
-PRIVATE_LOG: Final = Installed().private_log
+PRIVATE_LOGS: Final = (Installed().private_log, Installed().private_error_log)
 WELCOME: Final = f"{NGINX}/sites-enabled/default"
 WELCOME_TARGET: Final = f"{NGINX}/sites-available/default"
 LOGROTATE: Final = "/etc/logrotate.d/mirrortools"
@@ -182,8 +182,13 @@ def folders(setting: Setting, home: str, made: bool) -> list[Folder]:
         Folder(f"{root}/state/keys", account, 0o700),
         Folder(f"{NGINX}/mirrortools", is_program=True),
         Folder(f"{NGINX}/mirrortools/server.d", is_program=True),
-        *([Folder(LOGS), Folder(f"/etc/{rsyncd.FOLDER}", is_program=True)] if setting.rsyncd else []),
+        *([_logs(setting), Folder(f"/etc/{rsyncd.FOLDER}", is_program=True)] if setting.rsyncd else []),
     ]
+
+
+def _logs(setting: Setting) -> Folder:
+    """Where rsyncd logs what is asked for, which names what is private when somebody looks for it there."""
+    return Folder(LOGS, "root:adm", 0o750) if setting.edge.private else Folder(LOGS)
 
 
 def files(setting: Setting, home: str, made: bool, present_keys: bytes | None) -> list[File]:
@@ -197,10 +202,16 @@ def files(setting: Setting, home: str, made: bool, present_keys: bytes | None) -
         File(RECEIVER, installed_receiver()),
         File(signer, f"{setting.signer}\n".encode(), account, 0o600, once=True),
         *(_rsyncd(setting) if setting.rsyncd else []),
-        *([File(str(PRIVATE_LOG), b"", f"{WORKERS}:adm", 0o640, once=True)] if setting.edge.private else []),
+        *(_private_logs() if setting.edge.private else []),
         *nginx_files(setting),
         keys,
     ]
+
+
+def _private_logs() -> Iterator[File]:
+    """The logs of what may be private, before nginx makes them, which would let everybody read them."""
+    for log in PRIVATE_LOGS:
+        yield File(str(log), b"", f"{WORKERS}:adm", 0o640, once=True)
 
 
 def nginx_files(setting: Setting) -> list[File]:
@@ -219,7 +230,7 @@ def _rsyncd(setting: Setting) -> list[File]:
     )
     values = {"edge": setting.edge.name, "include": INCLUDE, "logs": LOGS}
     texts = {RSYNCD: "rsyncd.conf.j2", LOGROTATE: "logrotate.j2"}
-    modules = rsyncd.render(rsyncd.Modules(setting.edge.root, setting.account))
+    modules = rsyncd.render(rsyncd.Modules(setting.edge.root, setting.account, setting.edge.private))
     return [
         File(f"/etc/{rsyncd.FILE}", modules.encode()),
         *(File(path, templates.get_template(n).render(values).encode()) for path, n in texts.items()),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import socket
+import ssl
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +18,18 @@ from pathlib import Path
 import pytest
 
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
-from tests.clients import ClientError, Response, curl, read_folder, run_client, run_git, run_hub, run_hub_cli
+from tests.clients import (
+    ClientError,
+    Response,
+    curl,
+    read_folder,
+    run_client,
+    run_git,
+    run_hub,
+    run_hub_cli,
+)
 from tests.delivery import noise
+from tests.e2e.test_https_and_git import make_certificate
 from tests.mirror import Mirror
 from tests.servers import Nginx, free_port
 from tests.servers.ports import port_answers
@@ -36,6 +50,7 @@ class Served:
 
     mirror: Mirror
     url: str
+    tls_port: int
     nginx: Path
     alice: str
     bob: str
@@ -66,7 +81,8 @@ def given(mirror: Mirror, user: str, *words: str) -> str:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A public and a private model, a private dataset and a gated model, behind the nginx that `mirrortool` prints."""
-    folder, port = tmp_path_factory.mktemp("private"), free_port()
+    folder, port, tls_port = tmp_path_factory.mktemp("private"), free_port(), free_port()
+    certificate, key = make_certificate(folder)
     for repo, files in (("acme/open", OPEN), (MODEL, SECRET), (ROWS, SECRET), (LISTED, GATED)):
         write(folder / "source" / repo, files)
     mirror = Mirror(
@@ -74,6 +90,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f"dir://{folder}/source",
         listen=f"127.0.0.1:{port}",
         http=f"http://127.0.0.1:{port}",
+        tls={"certificate": str(certificate), "key": str(key), "listen": f"127.0.0.1:{tls_port}"},
         groups={"readers": ["alice", "bob"]},
     )
     mirror.add("acme/open")
@@ -84,9 +101,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert ended.status == 0, ended.stderr
     place = folder / "nginx"
     assert mirror.run("nginx", "print", "--standalone", str(place)).status == 0
-    with Nginx(place / "nginx.conf", place, [port]):
+    with Nginx(place / "nginx.conf", place, [port, tls_port]):
         tokens = [given(mirror, user) for user in ("alice", "bob", "carol")]
-        yield Served(mirror, f"http://127.0.0.1:{port}", place, *tokens)
+        yield Served(mirror, f"http://127.0.0.1:{port}", tls_port, place, *tokens)
 
 
 def test_hub_client_with_a_token(served: Served, tmp_path: Path) -> None:
@@ -374,8 +391,7 @@ def test_nothing_that_is_public_knows_a_private_name(served: Served, tmp_path: P
     links = [path for path in public.rglob("*") if path.is_symlink() and MARK in str(path.readlink())]
     told_by = [path for path, text in pages(served) if MARK in text.replace(f"search={MARK}", "")]
     log, private_log = served.nginx / "access.log", served.nginx / "private.log"
-    # What is no request is logged as nginx always does: one that wants to leave the root is.
-    said = "".join(line.replace(f"search={MARK}", "") for line in log.read_text().splitlines() if '" 400 ' not in line)
+    said = log.read_text()
 
     assert len(names) > 50
     assert [name for name in names if MARK in name] == inside == links == told_by == []
@@ -385,6 +401,83 @@ def test_nothing_that_is_public_knows_a_private_name(served: Served, tmp_path: P
     assert MARK in private_log.read_text()
     assert stat.S_IMODE(private_log.stat().st_mode) == 0o640
     assert MARK not in by_rsync(served.mirror, tmp_path)
+
+
+TRUSTING = ssl.create_default_context()
+TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
+OTHERS = b"acme/open/resolve/main/config.json"
+# What nginx cannot read or will not answer, and ways to have a name in a line about something public: each with the tag
+# by which it is found in the private log, those without one are logged with no word of it.
+RAW = {
+    "unknown version": b"GET /acme/hush-1 HTTP/9.9\r\n\r\n",
+    "no version": b"GET /acme/hush-2\r\n",
+    "no slash": b"GET acme/hush-3 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no method": b"acme/hush-4\r\n\r\n",
+    "too long": b"GET /acme/hush-5/" + b"x" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "no host": b"GET /acme/hush-6 HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET /acme/hush-7 HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "bad host": b"GET /acme/hush-8 HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "long header": b"GET /acme/hush-9 HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
+    "bad length": b"GET /acme/hush-10 HTTP/1.1\r\nHost: x\r\nContent-Length: hush\r\n\r\n",
+    "out of the root": b"GET /../acme/hush-11 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bad escape": b"GET /acme/hush-12/%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+    "too large": b"POST /acme/hush-13/resolve/main/x HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n",
+    "put": b"PUT /api/models/acme/hush-14/refs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "delete": b"DELETE /models/acme/hush-15 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "trace": b"TRACE /acme/hush-16.git/objects/pack/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    "connect": b"CONNECT hush-17:443 HTTP/1.1\r\nHost: x\r\n\r\n",
+    "method": b"acme-hush-18 / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "coding": b"POST /acme/hush-19 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: hush\r\n\r\n",
+    "other host": b"GET http://hush/ HTTP/1.0\r\n\r\n",
+    "way round": b"GET /acme/hush-model/../../%s HTTP/1.0\r\n\r\n" % OTHERS,
+    "query": b"GET /%s?acme/hush-model HTTP/1.0\r\n\r\n" % OTHERS,
+    "fragment": b"GET /%s#acme/hush-model HTTP/1.0\r\n\r\n" % OTHERS,
+    "came from": b"GET /%s HTTP/1.0\r\nReferer: http://x/acme/hush-model\r\n\r\n" % OTHERS,
+    "agent": b"GET /%s HTTP/1.0\r\nUser-Agent: hf_hub/2.4.0; for/acme/hush-model\r\n\r\n" % OTHERS,
+    "search": b"GET /api/models?search=acme/hush-model HTTP/1.0\r\n\r\n",
+}
+
+
+def said_to(served: Served, data: bytes, *, secure: bool) -> bytes:
+    """What the server answers to bytes as they are: the head, or all that has none."""
+    port = served.tls_port if secure else int(served.url.rpartition(":")[2])
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
+        TRUSTING.wrap_socket(plain) if secure else plain as connection,
+    ):
+        connection.sendall(data)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):
+            while b"\r\n\r\n" not in answer and (piece := connection.recv(65536)):
+                answer += piece
+    return answer
+
+
+def test_no_request_puts_a_private_name_into_a_log_for_many(served: Served) -> None:
+    """Over HTTP and HTTPS, whatever is wrong with it: access and error logs but the private ones have no such name."""
+    answers = {name: [said_to(served, data, secure=s) for s in (False, True)] for name, data in RAW.items()}
+    port = int(served.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain, contextlib.suppress(OSError):
+        TRUSTING.wrap_socket(plain, server_hostname="hush-20").close()
+    mixed = [
+        curl(f"http://127.0.0.1:{served.tls_port}/acme/hush-21").status,
+        curl(f"https://127.0.0.1:{served.tls_port}/acme/hush-22", "--insecure", "--http2", "-H", "Host: ").status,
+    ]
+    log, errors = served.nginx / "private.log", served.nginx / "private-error.log"
+    tags = {match[0].decode() for data in RAW.values() if (match := re.search(rb"hush-\d+", data))}
+    while missing := [tag for tag in tags if len(re.findall(rf"{tag}\b", log.read_text())) < 2]:
+        time.sleep(0.05)  # what a connection was closed for is logged after that
+    others = [path for path in served.nginx.iterdir() if path.is_file() and path not in (log, errors)]
+
+    assert not missing
+    assert mixed == [400, 400]
+    assert [name for name, pair in answers.items() if b"" in pair] == []
+    assert "hush-13" in errors.read_text(), "client intended to send too large body"
+    assert {path.name for path in others} >= {"access.log", "error.log", "nginx.out", "nginx.conf"}
+    assert [path for path in others if MARK.encode() in path.read_bytes()] == []
+    assert f"GET /{OTHERS.decode()} HTTP/1.0" in (served.nginx / "access.log").read_text()
+    assert '"hf_hub/2.4.0"' in (served.nginx / "access.log").read_text()
+    assert stat.S_IMODE(errors.stat().st_mode) == 0o640
 
 
 def by_rsync(mirror: Mirror, folder: Path) -> str:
