@@ -1,6 +1,7 @@
 """Who may read private repositories, laid out so that nginx looks it up anew at each request.
 
     private/.access/tokens/<SHA-256 of a token>        {"user": …, "expires_at": Unix seconds or null}
+    private/.access/users/<user>.json                  {"repositories": [repository…]}, what lists tell that user
     private/.access/repositories/<quoted repository>   {"readers": [user…], "gated": …}
 
 A file for each: to add one is a rename, to revoke one an unlink, and both count at once. A token has 202 random bits,
@@ -73,6 +74,14 @@ class Access:
             "repositories": {repo.path: known.to_json() for repo, known in sorted(self.readerships.items())},
         }
 
+    def lists(self) -> dict[str, list[str]]:
+        """The repositories that each user with a token may read, by their paths in order."""
+        found: dict[str, list[str]] = {bearer.user: [] for bearer in self.bearers.values()}
+        for path, readers in sorted((repo.path, known.readers) for repo, known in self.readerships.items()):
+            for user in found.keys() & set(readers):
+                found[user].append(path)
+        return found
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Access:
         """Read what `to_json` wrote. Raises HostileTree on anything malformed."""
@@ -102,6 +111,7 @@ def write_access(root: Path, access: Access) -> bool:
 
 def _files(access: Access) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
     yield "tokens", {digest: bearer.to_json() for digest, bearer in access.bearers.items()}
+    yield "users", {f"{user}.json": {"repositories": paths} for user, paths in access.lists().items()}
     yield "repositories", {quote_ref(repo.path): known.to_json() for repo, known in access.readerships.items()}
 
 

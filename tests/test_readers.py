@@ -58,9 +58,31 @@ def test_the_folder_is_what_was_said_last(tmp_path: Path) -> None:
     listed = json.loads((folder / "repositories" / "datasets%2Facme%2Frows").read_text())
     changes += [write_access(tmp_path, access) for access in (second, second)]
 
+    told = json.loads((folder / "users" / "bob.json").read_text())
+
     assert changes == [True, False, True, False]
+    assert told == {"repositories": []}
+    assert [path.name for path in (folder / "users").iterdir()] == ["bob.json"]
     assert listed == {"readers": ["alice"], "gated": True}
     assert {path.name: json.loads(path.read_text()) for path in (folder / "tokens").iterdir()} == {
         "b" * 64: {"user": "bob", "expires_at": 9}
     }
     assert not list((folder / "repositories").iterdir())
+
+
+@given(ACCESS)
+def test_lists_tell_what_may_be_read_and_no_more(access: Access) -> None:
+    """Each user with a token has one, and in it whatever names that user among its readers."""
+    lists = access.lists()
+
+    assert lists.keys() == {bearer.user for bearer in access.bearers.values()}
+    for user, paths in lists.items():
+        assert paths == sorted(repo.path for repo, known in access.readerships.items() if user in known.readers)
+
+
+@pytest.mark.parametrize("user", [".", "..", "a" * 100])
+def test_every_name_of_a_user_names_a_file_in_the_folder(tmp_path: Path, user: str) -> None:
+    """Those of folders too."""
+    write_access(tmp_path, Access({"a" * 64: Bearer(user)}, {}))
+
+    assert [path.name for path in (tmp_path / "private" / ".access" / "users").iterdir()] == [f"{user}.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
 from tests.clients import (
+    HUB_VERSIONS,
     ClientError,
     Response,
     curl,
@@ -353,6 +355,66 @@ def test_revoking_and_expiring_need_no_restart(served: Served) -> None:
     )
     assert "alice" in kept
     assert not any(token in kept for token in (first, second, served.alice, served.bob))
+
+
+LISTS = [
+    ("list_models", {}),
+    ("list_datasets", {}),
+    ("list_models", {"search": MARK}),
+    ("list_models", {"author": "a"}),
+]
+
+
+@pytest.mark.parametrize("version", HUB_VERSIONS)
+def test_lists_have_what_a_token_may_read(served: Served, tmp_path: Path, version: str) -> None:
+    """list_models(token=…) gives what is public and what that user may read, and says which is private."""
+    asked = {
+        user: run_hub(version, served.url, tmp_path / user, LISTS, token)
+        for user, token in (("alice", served.alice), ("bob", served.bob), ("carol", served.carol), ("nobody", ""))
+    }
+    names = {user: [[each["id"] for each in found] for found in lists] for user, lists in asked.items()}
+
+    assert names["alice"] == [[LISTED, MODEL, "acme/open"], [ROWS.partition("/")[2]], [LISTED, MODEL], []]
+    assert names["bob"] == [["acme/open"], [ROWS.partition("/")[2]], [], []]
+    assert names["carol"] == names["nobody"] == [["acme/open"], [], [], []]
+    assert [each["private"] for each in asked["alice"][0]] == [True, True, False]
+
+
+def test_a_list_is_for_whoever_asked_for_it(served: Served) -> None:
+    """It comes page by page, no cache may give it to anybody else, and a bad token is told as much as none."""
+    path = "api/models?limit=2"
+    first = served.get(path, served.alice)
+    following = re.findall(r"<https?://[^/]+/([^>]+)>", first.headers["link"])[0]
+    nobody, wrong = served.get(path), served.get(path, "hf_wrong")
+
+    assert [each["id"] for each in json.loads(first.body)] == [LISTED, MODEL]
+    assert [each["id"] for each in json.loads(served.get(following, served.alice).body)] == ["acme/open"]
+    assert (first.headers["cache-control"], first.headers["vary"]) == ("private, no-cache", "Authorization")
+    assert told(nobody) == told(wrong)
+    assert ("cache-control" in nobody.headers, nobody.headers["vary"]) == (False, "Authorization")
+    assert [each["id"] for each in json.loads(served.get(following).body)] == ["acme/open"]
+    assert served.get(path, "", "--user", f"me:{served.alice}").body == first.body
+
+
+def test_a_list_follows_tokens_and_readers(served: Served) -> None:
+    """A new reader is told of what is readable when the change is made known, and no more when it is taken back."""
+    erin = given(served.mirror, "erin")
+
+    def listed() -> list[str]:
+        return [each["id"] for each in json.loads(served.get("api/datasets", erin).body)]
+
+    before = listed()
+    served.mirror.settings["groups"] = {"readers": ["alice", "bob", "erin"]}
+    another = given(served.mirror, "erin")
+    granted = listed()
+    served.mirror.settings["groups"] = {"readers": ["alice", "bob"]}
+    assert served.mirror.run("token", "revoke", hashlib.sha256(another.encode()).hexdigest()[:8]).status == 0
+    taken_back = listed()
+    assert served.mirror.run("token", "revoke", "erin").status == 0
+    users = served.mirror.root / "private" / ".access" / "users"
+
+    assert (before, granted, taken_back, listed()) == ([], [ROWS.partition("/")[2]], [], [])
+    assert {file.name for file in users.iterdir()} == {"alice.json", "bob.json", "carol.json"}
 
 
 def pages(served: Served) -> Iterator[tuple[str, str]]:

@@ -185,7 +185,8 @@ function byPath(meta, folder) {
 }
 
 // GET /api/{kind}: the repositories of this mirror by name, those that `search`, `author` and `cursor` leave, each with
-// what its info tells but for the files. What else a client may want to select by is not known here, so it is refused.
+// what its info tells but for the files; to a reader also those of the private ones that are that user's to read. What
+// else a client may want to select by is not known here, so it is refused.
 function list(r) {
     if (r.method !== 'GET' && r.method !== 'HEAD') {
         return answer(r, 403, 'application/json', { error: 'This mirror is read-only' });
@@ -197,14 +198,16 @@ function list(r) {
     }
     const limit = Math.min(Number(asked.limit) > 0 ? Math.floor(Number(asked.limit)) : MOST_LISTED, MOST_LISTED);
     const search = first(asked.search).toLowerCase();
-    const kind = r.variables.hub_public + '/' + r.variables.hub_api;
-    const names = repositoryNames(kind, first(asked.author))
+    const kind = '/' + r.variables.hub_api;
+    const own = privateNames(r, first(asked.author));
+    const names = repositoryNames(r.variables.hub_public + kind, first(asked.author)).concat(own)
         .filter(name => name > first(asked.cursor) && name.toLowerCase().indexOf(search) >= 0)
         .sort();
     const found = [];
     let last = '';
     for (let i = 0; i < names.length && found.length < limit; i++) {
-        const brief = repositoryBrief(kind, names[i]);
+        const root = own.indexOf(names[i]) < 0 ? r.variables.hub_public : r.variables.hub_private;
+        const brief = repositoryBrief(root + kind, names[i]);
         if (brief) {
             found.push(brief);
             last = names[i];
@@ -220,6 +223,24 @@ function list(r) {
 
 function first(value) {
     return String(Array.isArray(value) ? value[0] : value || '');
+}
+
+// The private repositories of a kind that the user whom the token names may read; nobody else is told of any.
+function privateNames(r, author) {
+    if (!r.variables.hub_private) {
+        return [];
+    }
+    r.headersOut['Vary'] = 'Authorization';
+    const user = r.variables.hub_reader;
+    if (!user) {
+        return [];
+    }
+    r.headersOut['Cache-Control'] = 'private, no-cache';
+    const known = document(r.variables.hub_private + '/.access/users/' + user + '.json');
+    const start = r.variables.hub_api + '/';
+    return (known ? known.repositories : [])
+        .filter(path => path.indexOf(start + (author && author + '/')) === 0)
+        .map(path => path.slice(start.length));
 }
 
 // `name` and `org/name`; only those of `author` when one is given.
