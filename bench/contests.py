@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import load
 from bench.case import DidNotRun
 from bench.content import MIB
-from bench.hosts import REPO, SMALL, Host, ours, plain, proxy, publish, publish_many
+from bench.hosts import REPO, SMALL, Host, hide, ours, plain, proxy, publish, publish_many
 from bench.load import Rate
 from bench.peers import HUB
 
@@ -47,16 +47,18 @@ class Scale:
     repositories: tuple[int, ...] = (1, 1000, 10_000)
 
 
-OURS, PLAIN, KEPT, OLAH = "ours", "plain", "plain-kept-open", "olah"
+OURS, PRIVATE, PLAIN, KEPT, OLAH = "ours", "ours-private", "plain", "plain-kept-open", "olah"
+_HIDDEN = 100
 ABOUT = {
     OURS: "nginx as `mirrortool serve` configures it",
+    PRIVATE: f"the same on a mirror that has {_HIDDEN} private repositories too; what is asked for is public",
     PLAIN: "the same nginx, modules, log and files, without the Hub's protocol: nginx's own ETag, no commit",
     KEPT: "plain with the file cache that ours has where content names the file",
     OLAH: "olah as a caching proxy of ours, which has everything in its cache",
 }
 _REQUESTS, _BYTES = "requests/s", "MiB/s"
 _ALL = (OURS, PLAIN, KEPT, OLAH)
-_SMALL_SHARE, _LARGE_SHARE, _STEADY = 0.4, 0.95, 0.9
+_SMALL_SHARE, _LARGE_SHARE, _STEADY, _PRIVATE_SHARE = 0.4, 0.95, 0.9, 0.97
 
 
 def contests(scale: Scale) -> list[Contest]:
@@ -67,11 +69,14 @@ def contests(scale: Scale) -> list[Contest]:
     plain_numbers = tuple(f"{PLAIN} {number}" for number in (numbers[0], numbers[-1]))
     any_of_many = Target(numbers[-1], plain_numbers[-1], _SMALL_SHARE)
     many = "in a tree of so many repositories"
+    beside_private, beside = Target(PRIVATE, OURS, _PRIVATE_SHARE), "on a mirror with private repositories"
     return [
         Contest("get", f"GET of {SMALL} by the ref", _REQUESTS, _ALL, small),
         Contest("get-commit", f"GET of {SMALL} by the commit", _REQUESTS, _ALL, small),
         Contest("head", f"HEAD of {SMALL} by the ref", _REQUESTS, _ALL, small),
         Contest("head-commit", f"HEAD of {SMALL} by the commit", _REQUESTS, _ALL, small),
+        Contest("get-private", f"GET of {SMALL} by the ref, {beside}", _REQUESTS, (OURS, PRIVATE), beside_private),
+        Contest("head-private", f"HEAD of {SMALL} by the ref, {beside}", _REQUESTS, (OURS, PRIVATE), beside_private),
         Contest("tree", "GET of the recursive tree page", _REQUESTS, _ALL, small),
         Contest("large", "one large file by curl", _BYTES, (OURS, PLAIN, OLAH), Target(OURS, PLAIN, _LARGE_SHARE)),
         Contest("download", "the repository by huggingface_hub 2.4.0", _BYTES, (OURS, OLAH), Target(OURS, OLAH, 1.0)),
@@ -110,6 +115,8 @@ class Field:
         host = self._host(name)
         asks: Mapping[str, Ask] = {
             "get": lambda host: self._get(host, host.by_ref),
+            "get-private": lambda host: self._get(host, host.by_ref),
+            "head-private": lambda host: self._head(host, host.by_ref),
             "get-commit": lambda host: self._get(host, host.by_commit),
             "head": lambda host: self._head(host, host.by_ref),
             "head-commit": lambda host: self._head(host, host.by_commit),
@@ -177,6 +184,8 @@ class Field:
         nginx = root / "state"
         enter = self._running.enter_context
         self._hosts[OURS] = enter(ours(root, commit, nginx / "ours"))
+        hide(root, _HIDDEN)
+        self._hosts[PRIVATE] = enter(ours(root, commit, nginx / "ours-private", private=True))
         self._hosts[PLAIN] = enter(plain(root, commit, nginx / "plain"))
         self._hosts[KEPT] = enter(plain(root, commit, nginx / "kept-open", keeps_open=True))
 

@@ -7,12 +7,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from bench.content import KIB, MIB
 from bench.peers import olah
-from mirrortools.model import RepoId
+from mirrortools.model import Realm, RepoId
+from mirrortools.readers import Access, Bearer, Readership, write_access
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
+from mirrortools.tree import Tree
 from tests.e2e.tree_fixture import HandMade
 from tests.servers import Nginx, free_port
 from tests.servers.nginx import user_directive
@@ -58,11 +61,21 @@ def publish_many(root: Path, count: int) -> list[str]:
     return names
 
 
+def hide(root: Path, count: int) -> None:
+    """Have `count` private repositories with a reader and a token each beside what is public."""
+    names = [f"hidden-{number:05}" for number in range(count)]
+    readerships = {RepoId.parse(f"private/{name}"): Readership((name,)) for name in names}
+    bearers = {sha256(name.encode()).hexdigest(): Bearer(name) for name in names}
+    Tree(root, Realm.PRIVATE).make()
+    write_access(root, Access(bearers, readerships))
+
+
 @contextmanager
-def ours(root: Path, commit: str, folder: Path) -> Iterator[Host]:
-    """What `mirrortool serve` runs, with one worker on the first processor."""
+def ours(root: Path, commit: str, folder: Path, *, private: bool = False) -> Iterator[Host]:
+    """What `mirrortool serve` runs, with one worker on the first processor; with `private` there is what is private."""
     port = free_port()
-    write_standalone(Site(root, (f"127.0.0.1:{port}",), place=Standalone(folder, find_njs_module(), _user())))
+    place = Standalone(folder, find_njs_module(), _user())
+    write_standalone(Site(root, (f"127.0.0.1:{port}",), place=place, private=private))
     config = folder / "nginx.conf"
     config.write_text(config.read_text().replace("worker_processes auto;", _WORKER))
     resolve = f"/{REPO}/resolve"
