@@ -225,10 +225,10 @@ class Arrival:
                 self._copy(source, reader, stop if reader.start == start else segments.size, flow)
         return True
 
-    def repeat(self, flow: Flow, repeat: Repeat, seat: Seat) -> None:
+    def repeat(self, flow: Flow, repeat: Repeat, seat: Seat, lead: str = "") -> None:
         """Read the end of a segment that another worker is at. What goes wrong here does no harm."""
         copy: memoryview | None = None
-        source = self.first_choice(flow.lead)
+        source = self.first_choice(lead)
         try:
             if seat.move(self._desk.terms_of(source)):
                 copy = self._read_again(source, flow, repeat)
@@ -438,14 +438,16 @@ class Arrival:
         return [index for index, (name, version) in self._origins.items() if newest.get(name, version) != version]
 
     def _doubtful(self) -> list[int]:
-        """The segments of the source that gave fewest, when two gave bytes that are wrong together; once.
+        """The segments of the source that gave fewest, when several gave bytes that are wrong together.
 
-        They are fetched again from the other one. That costs less than all of the blob, and tells which one was wrong.
+        They are fetched again from the one that gave most; when it is still wrong, those of the next one are, until all
+        are of one source. That costs no more than all of the blob, and tells which one was wrong.
         """
         given = Counter(name for name, _ in self._origins.values())
-        if self._suspect or self._alone is not None or len(given) != 2:
+        if len(given) < 2 or (self._alone is not None and not self._suspect):
             return []
-        (self._alone, _), (self._suspect, _) = given.most_common()
+        self._alone = self._alone or given.most_common(1)[0][0]
+        self._suspect = min(given.keys() - {self._alone}, key=lambda name: (given[name], name))
         self._contributors.discard(self._suspect)
         return [index for index, (name, _) in self._origins.items() if name == self._suspect]
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import queue
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -23,7 +23,7 @@ from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, 
 from mirrortools.files import make_folder
 from mirrortools.flow import REPEATS_AT_ONCE, WORTH_S, Flow
 from mirrortools.model import Blob
-from mirrortools.pace import MOST, WINDOW_S, Pace, Second, Seen
+from mirrortools.pace import MOST, WINDOW_S, Beside, Pace, Seen
 from mirrortools.partial import Partial
 from mirrortools.places import Party, Seat, seated
 from mirrortools.segments import SPAN_SEGMENTS, Span
@@ -38,6 +38,8 @@ FIRST_SEGMENTS = 2
 # Near a source fewer are as fast, because the threads wait for each other; far from one more are faster.
 BULK_WORKERS = 3
 GIVE_UP_AFTER = 3
+# Sources that bring bytes at once: what a line can carry four hosts can send, and more are more to be let down by.
+MOST_AT_ONCE = 4
 _MOST_CONCLUDING = 4
 _NICER = 5
 _PROCESSORS = os.cpu_count() or 1
@@ -122,8 +124,10 @@ class _Coordinator:
         self._sources = sources
         self._shared = Shared(desk, sources, progress, self._behind)
         self._pace = Pace(desk.workers)
-        self._partner = next((source for source in desk.sources[1:] if desk.terms_of(source).together), None)
-        self._second = Second(desk.workers - 1 if desk.workers else MOST)
+        others = [source for source in desk.sources[1:] if desk.terms_of(source).together]
+        self._others = others[: MOST_AT_ONCE - 1]
+        self._beside = Beside(desk.workers - 1 if desk.workers else MOST, len(self._others))
+        self._rates: dict[str, float] = {}
         self._pending: deque[tuple[Blob, str]] = deque()
         self._jobs: deque[Arrival] = deque()
         self._fetching: dict[Future[None], Arrival] = {}
@@ -141,7 +145,7 @@ class _Coordinator:
         self._pending.extend(wanted.items())
         self._pace = Pace(self._desk.workers, self._hashers_of_use)
         self._hashers = ThreadPoolExecutor(_PROCESSORS + _MOST_CONCLUDING, "hash")
-        at_once = self._desk.workers or (2 * MOST if self._partner else MOST)
+        at_once = self._desk.workers or (2 * MOST if self._others else MOST)
         self._workers = ThreadPoolExecutor(at_once, "fetch", _stand_back)
         with self._desk.places.joined(self._party), self._hashers, self._workers:
             try:
@@ -183,34 +187,43 @@ class _Coordinator:
             self._fill()
 
     def _observe(self) -> None:
-        """Look at what comes from the first source, and from the second one beside it."""
+        """Look at what comes from the first source, and from others beside it."""
         hashing_s = self._hashing_s + sum(growing.hashing_s for growing in self._open)
         working_s = time.process_time() / _PROCESSORS
         seen = Seen(self._desk.clock(), self._progress.fetched_bytes, hashing_s, working_s)
-        own_bytes = self._progress.from_source.get(self._partner.name, 0) if self._partner else 0
-        with_partner = self._with_partner
+        own_bytes = sum(self._progress.from_source.get(source.name, 0) for source in self._others)
+        with_others = sum(self._led.values())
         first = replace(seen, fetched_bytes=seen.fetched_bytes - own_bytes)
         latency_s = max((flow.latency_s for flow in self._flows.values()), default=0.0)
-        self._pace.observe(first, len(self._fetching) - with_partner, self._hashers_of_use, latency_s)
-        if self._partner and not self._pace.waits_for_processors:
+        self._pace.observe(first, len(self._fetching) - with_others, self._hashers_of_use, latency_s)
+        if self._others and not self._pace.waits_for_processors:
             is_settled = not self._pace.may_grow(seen.now_s)
-            self._second.observe(seen, own_bytes, with_partner, is_first_settled=is_settled)
+            self._beside.observe(seen, own_bytes, with_others, is_first_settled=is_settled)
 
     @property
-    def _with_partner(self) -> int:
-        """How many connections ask the second source first."""
-        return sum(bool(flow.lead) for flow in self._flows.values())
+    def _led(self) -> Counter[str]:
+        """How many connections ask each of the others first."""
+        return Counter(flow.lead for flow in self._flows.values() if flow.lead)
 
     @property
     def _connections(self) -> int:
         """How many there may be, to all sources; a configured number is never exceeded."""
-        return self._pace.connections + (0 if self._pace.fixed else self._second.connections)
+        return self._pace.connections + (0 if self._pace.fixed else self._beside.connections)
 
     def _lead(self, job: Arrival) -> str:
-        """Which source a new connection is to ask first, when that is not the first one."""
-        if self._partner and self._with_partner < self._second.connections and job.may_lead(self._partner):
-            return self._partner.name
-        return ""
+        """Which source a new connection is to ask first, when that is not the first one: the others have as many each.
+
+        Of those that have none, or as few, the quickest goes first.
+        """
+        led = self._led
+        if sum(led.values()) >= self._beside.connections:
+            return ""
+        ready = [source.name for source in self._others if job.may_lead(source)]
+        return min(ready, key=lambda name: (led[name], -self._rates.get(name, 0.0)), default="")
+
+    def _rate_of(self, lead: str) -> float:
+        """What a connection that asks `lead` first may bring, in bytes a second; 0 when nothing is known yet."""
+        return self._rates.get(lead) or self._pace.rate_of_one
 
     @property
     def _hashers_of_use(self) -> int:
@@ -285,7 +298,7 @@ class _Coordinator:
         seat = self._seat(job, lead)
         if not seat:
             return False
-        if span := job.next_span(self._span_segments(job)):
+        if span := job.next_span(self._span_segments(job, lead)):
             self._begin(job, span, seat, lead)
         return True
 
@@ -306,25 +319,28 @@ class _Coordinator:
         return future
 
     def _help_the_slowest(self) -> bool:
-        """Let a free connection take a part of what the slowest one has before it; False when that does not pay."""
-        rate = self._pace.rate_of_one
+        """Let a free connection take a part of what the slowest one has before it; False when that does not pay.
+
+        It asks the source that has a place, which need not be the one that is slow.
+        """
         slowest = max(self._flows, key=lambda future: _seconds_left(self._flows[future]), default=None)
-        if slowest is None or not rate or self._pace.waits_for_processors:
+        if slowest is None or self._pace.waits_for_processors:
             return False
         job, flow = self._fetching[slowest], self._flows[slowest]
-        ahead = flow.ahead()
-        if not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job, flow.lead)):
+        lead = self._lead(job)
+        rate, ahead = self._rate_of(lead), flow.ahead()
+        if not rate or not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job, lead)):
             return False
         if span := flow.cut(ahead.segments_to_give(rate, self._latency_s)):
-            self._begin(job, span, seat, flow.lead)
+            self._begin(job, span, seat, lead)
         elif self._may_repeat and (repeat := flow.repeat(ahead.bytes_to_repeat(rate, self._latency_s))):
-            self._submit(job, job.repeat, flow, repeat, seat)
+            self._submit(job, job.repeat, flow, repeat, seat, lead)
         else:
             seat.leave()
             return False
         return True
 
-    def _span_segments(self, job: Arrival) -> int:
+    def _span_segments(self, job: Arrival, lead: str) -> int:
         """A second's worth of a connection's rate, and no more than the share of each of the blob's connections.
 
         Where the rate tells how long that takes it is half of that share, so that all are done at about the same time.
@@ -333,7 +349,8 @@ class _Coordinator:
         share = -(-job.uncut_segments // (connections if self._pace.fixed else 2 * connections - 1))
         if self._pace.fixed is None:
             seconds = span_s(self._latency_s, is_passed_on=self._desk.told is not tell_nobody)
-            share = min(share, max(FIRST_SEGMENTS, int(self._pace.rate_of_one * seconds / self._desk.segment_bytes)))
+            least = 1 if lead in self._rates else FIRST_SEGMENTS
+            share = min(share, max(least, int(self._rate_of(lead) * seconds / self._desk.segment_bytes)))
         return max(1, min(SPAN_SEGMENTS, share))
 
     @property
@@ -362,6 +379,8 @@ class _Coordinator:
         elif future:
             if flow := self._flows.pop(future, None):
                 self._latency_s = flow.latency_s
+                if flow.lead:
+                    self._rates[flow.lead] = flow.mean_rate
             self._settle_span(self._fetching.pop(future), self._error_of(future))
 
     def _error_of(self, future: Future[None]) -> MirrorError | None:

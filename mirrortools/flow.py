@@ -105,7 +105,7 @@ class Flow:
         self._first, self._stop = span.first, span.stop
         self._index = span.first
         self._offset, self._end = segments.bounds(span.first)
-        self._asked_s = self._heard_s = clock()
+        self._began_s = self._asked_s = self._heard_s = clock()
         self._marks: tuple[tuple[float, int], tuple[float, int]] | None = None
         self._came = 0
         self._repeat: Repeat | None = None
@@ -161,6 +161,12 @@ class Flow:
             self._came += count
             self._heard_s = now_s
             self._offset += count
+
+    @property
+    def mean_rate(self) -> float:
+        """What came in all of its time, in bytes a second."""
+        with self._lock:
+            return self._came / max(self._heard_s - self._began_s, _NOTHING)
 
     def finish(self) -> None:
         """The segment is whole: whoever reads its end a second time can stop."""

@@ -59,12 +59,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How hosts are asked: those that the user named, with a token; `hasty` for those that must not hold anybody up."""
+    """How hosts are asked: those that the user named, with a token; `hasty` for those that must not hold anybody up.
+
+    `connections` is how many there may be to all hosts at once; None: as many as pay.
+    """
 
     mirrors: tuple[str, ...]
     client: HttpClient
     hasty: HttpClient
     token: str = field(repr=False, default="")
+    connections: int | None = None
 
     def hub(self, base: str, repo: RepoId, *, hasty: bool = False) -> Hub:
         """A repository on a host; hosts that were not named by the user see no token."""
@@ -315,6 +319,7 @@ class _Errand:
             self._work / "partial",
             self._work / "quarantine",
             sources,
+            self._reach.connections,
             older=self._older(blobs),
             terms={source.name: Terms(source.name, None, _MINIMUM_RATE, together=True) for source in sources},
             remedy=f"{self._layout.root} stays as it was. Tell whoever runs that host, or name another one by --from",

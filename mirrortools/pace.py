@@ -14,7 +14,7 @@ MOST: Final = 16
 WINDOW_S: Final = 0.1
 HOLD_S: Final = 10.0
 _PAYS: Final = 1.25
-_SECOND_WINDOW_S: Final = 0.5
+_BESIDE_WINDOW_S: Final = 0.5
 _ON_TOP: Final = 0.5
 _FULL: Final = 0.6
 _BUSY: Final = 0.4
@@ -111,15 +111,17 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Second:
-    """The number of connections to a second source beside the first one, which has as many as pay.
+class Beside:
+    """The number of connections to other sources beside the first one, which has as many as pay.
 
-    One is tried, then twice as many, as long as half of what the second source brings at least comes on top: where both
-    share a link that is full, what it brings is missing from the first one. After that there are half as many, none at
-    the end, and they are tried again after ten seconds. When all have been found to pay they are kept.
+    One to each of the `sources` is tried, then twice as many, as long as half of what the others bring at least comes
+    on top: where all share a link that is full, what they bring is missing from the first one. After that there are
+    half as many, none at the end, and they are tried again after ten seconds. When all have been found to pay they are
+    kept.
     """
 
     most: int
+    sources: int = 1
     connections: int = 0
     _before: Seen | None = None
     _own_before: int = 0
@@ -130,7 +132,7 @@ class Second:
     def observe(self, seen: Seen, own_bytes: int, busy: int, *, is_first_settled: bool) -> int:
         """Give the number of connections to use from now on.
 
-        `seen` counts the bytes of both sources, `own_bytes` those of the second one, `busy` how many connections to it
+        `seen` counts the bytes of all sources, `own_bytes` those of the others, `busy` how many connections to them
         are in use. None is added before the first source has as many as pay.
         """
         before, own_before = self._before, self._own_before
@@ -138,7 +140,7 @@ class Second:
             self._before, self._own_before = seen, own_bytes
             return self.connections
         elapsed_s = seen.now_s - before.now_s
-        if elapsed_s < _SECOND_WINDOW_S:
+        if elapsed_s < _BESIDE_WINDOW_S:
             return self.connections
         self._before, self._own_before = seen, own_bytes
         rate, own = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s, (own_bytes - own_before) / elapsed_s
@@ -157,4 +159,4 @@ class Second:
 
     def _grow(self, rate: float, own: float) -> None:
         self._rate_before, self._own_rate = rate, own
-        self.connections = min(self.most, max(1, 2 * self.connections))
+        self.connections = min(self.most, max(self.sources, 2 * self.connections))

@@ -84,7 +84,7 @@ def faults() -> st.SearchStrategy[Faults]:
 
 @given(
     st.lists(st.integers(0, 1500), min_size=1, max_size=4, unique=True),
-    st.lists(faults(), min_size=1, max_size=3),
+    st.lists(faults(), min_size=1, max_size=4),
     st.integers(1, 4),
 )
 @trials(150)
@@ -675,10 +675,11 @@ class Steady(FakeSource):
 
     def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
         reader = FakeSource._answer(self, blob, start, stop, is_old)
+        pace_s = self.pace_s
 
         class Paced(FakeReader):
             def readinto(self, buffer: memoryview) -> int:
-                time.sleep(Steady.pace_s)
+                time.sleep(pace_s)
                 return FakeReader.readinto(self, buffer)
 
         return Paced(reader.source, reader.content, reader.start, reader.version)
@@ -704,6 +705,98 @@ def test_a_second_source_is_asked_beside_the_first_one_when_it_may_be(tmp_path: 
     assert stored(desk, content) == content
     assert first.sent_bytes > 0
     assert bool(second.asked) == together
+
+
+class Sluggish(Steady):
+    """One that brings a fiftieth of that."""
+
+    pace_s = 0.5
+
+
+def several(root: Path, content: bytes, *others: FakeSource) -> tuple[Desk, FakeSource]:
+    """A desk with a steady first source and others that may be used beside it; as many connections as pay."""
+    first, state = Steady("first", [content], Faults(at_most=4096)), root / "state"
+    terms = {source.name: Terms(source.name, together=True) for source in others}
+    desk = Desk(Store(root), state / "partial", state / "quarantine", (first, *others), None, 8192, terms=terms)
+    return desk, first
+
+
+def steady(content: bytes, *names: str, wrong: bool = False) -> list[FakeSource]:
+    """Sources that are limited each for itself."""
+    return [Steady(name, [content], Faults(at_most=4096, wrong=wrong)) for name in names]
+
+
+def test_four_sources_bring_a_blob_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first four brings something, in requests of their own; the others wait for failures."""
+    monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
+    content = noise(8 << 20)
+    desk, first = several(tmp_path, content, *steady(content, "b", "c", "d", "e"))
+    progress = Progress()
+    bring(desk, content, progress=progress)
+
+    assert stored(desk, content) == content
+    assert progress.from_source.keys() == {"first", "b", "c", "d"}
+    assert progress.from_source["first"] == first.sent_bytes
+    assert progress.fetched_bytes <= len(content) * 1.1
+
+
+def test_a_slow_one_of_several_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It brings what it can, and what it is at when the others are done, they take from it."""
+    monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
+    content = noise(8 << 20)
+    slow = Sluggish("slow", [content], Faults(at_most=4096))
+    desk, _ = several(tmp_path, content, slow, *steady(content, "b", "c"))
+    progress = Progress()
+    bring(desk, content, progress=progress)
+
+    assert stored(desk, content) == content
+    assert {"first", "b", "c"} <= progress.from_source.keys()
+    assert progress.from_source.get("slow", 0) < len(content) / 20
+
+
+class Liar(Steady):
+    """One whose every byte is wrong."""
+
+    def _answer(self, blob: Blob, start: int, stop: int, is_old: bool) -> FakeReader:
+        reader = Steady._answer(self, blob, start, stop, is_old)
+        reader.content = memoryview(bytes(byte ^ 0xFF for byte in reader.content))
+        return reader
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_one_of_several_that_is_wrong_is_cut_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
+) -> None:
+    """Wherever it stands among them, the blob comes right, and it is named."""
+    monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
+    content = noise(4 << 20)
+    sources = [
+        (Liar if number == place else Steady)(f"s{number}", [content], Faults(at_most=4096)) for number in range(4)
+    ]
+    terms = {source.name: Terms(source.name, together=True) for source in sources}
+    state = tmp_path / "state"
+    desk = Desk(Store(tmp_path), state / "partial", state / "quarantine", tuple(sources), None, 8192, terms=terms)
+    bring(desk, content)
+
+    assert stored(desk, content) == content
+    assert sources[place].asked
+    assert f"s{place}: gave wrong bytes of f0" in caplog.text
+
+
+def test_of_three_that_gave_parts_the_one_that_was_wrong_is_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Part after part comes again from the one that gave most, least first, until the whole is right."""
+    content = noise(SEGMENT * 24)
+    few = FakeSource("few", [content], Faults(cut_after=SEGMENT * 7))
+    liar = FakeSource("liar", [content], Faults(cut_after=SEGMENT * 8, wrong=True))
+    honest, progress = FakeSource("honest", [content]), Progress()
+    bring(desk := desk_for(tmp_path, [few, liar, honest], 1), content, progress=progress)
+
+    assert stored(desk, content) == content
+    assert "liar: gave wrong bytes of f0, which came right from honest" in caplog.text
+    assert progress.from_source == {"few": SEGMENT * 7, "liar": SEGMENT * 8, "honest": SEGMENT * 24}
+    assert not desk.quarantine.exists()
 
 
 def test_wrong_bytes_are_charged_to_the_one_that_gave_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

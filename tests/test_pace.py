@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Pace, Second, Seen
+from mirrortools.pace import HOLD_S, MOST, START, WINDOW_S, Beside, Pace, Seen
 
 
 def after(seconds: float, rate: Callable[[int], float], pace: Pace | None = None) -> Pace:
@@ -106,9 +106,9 @@ def test_while_other_processors_could_hash_connections_are_added() -> None:
     assert pace.connections > START
 
 
-def beside(seconds: float, rates: Callable[[int], tuple[float, float]], *, settled: bool = True) -> Second:
+def beside(seconds: float, rates: Callable[[int], tuple[float, float]], *, settled: bool = True) -> Beside:
     """A second source that was watched for so long; `rates` is what both bring, when it has so many connections."""
-    second, now, first_bytes, own_bytes = Second(MOST), 0.0, 0.0, 0.0
+    second, now, first_bytes, own_bytes = Beside(MOST), 0.0, 0.0, 0.0
     while now <= seconds:
         seen = Seen(now, int(first_bytes + own_bytes))
         second.observe(seen, int(own_bytes), second.connections, is_first_settled=settled)
@@ -121,6 +121,16 @@ def test_a_second_source_gets_connections_while_they_bring_something_on_top() ->
     """Also beside a first one that has many: what counts is what comes on top of that."""
     assert beside(6.0, lambda n: (320e6, n * 20e6)).connections == MOST
     assert beside(6.0, lambda n: (320e6, min(n, 4) * 20e6)).connections in (4, 8)
+
+
+def test_several_sources_are_tried_at_once() -> None:
+    """One connection to each is what is tried first; what that brings decides about more, or about all of them."""
+    tried = Beside(MOST, 3)
+    tried.observe(Seen(0.0, 0), 0, 0, is_first_settled=True)
+
+    assert tried.observe(Seen(1.0, 10**6), 0, 0, is_first_settled=True) == 3
+    assert tried.observe(Seen(2.0, 3 * 10**6), 10**6, 3, is_first_settled=True) == 6
+    assert tried.observe(Seen(3.0, 5 * 10**6), 2 * 10**6, 6, is_first_settled=True) == 3
 
 
 def test_a_second_source_gets_none_where_both_share_a_full_link() -> None:

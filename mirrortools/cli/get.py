@@ -32,6 +32,7 @@ from mirrortools.get import Outcome, Reach, Wish
 from mirrortools.get import get as bring
 from mirrortools.layouts import Folder, HubCache, Layout, hub_cache
 from mirrortools.model import COMMIT, RepoId, check_full_ref
+from mirrortools.places import MOST_PLACES
 from mirrortools.text import count, size, span
 from mirrortools.upstreams.http import TIMEOUT_S, HttpClient
 
@@ -75,6 +76,12 @@ _KINDS: Final = (
     help="The file with the token that the hosts named by --from want; no other host is sent it.",
 )
 @click.option("--check", "again", is_flag=True, help="Hash again what is there, though it looks as it was left.")
+@click.option(
+    "--connections",
+    type=click.IntRange(1, MOST_PLACES),
+    metavar="N",
+    help="How many at once, to all hosts together; else as many as pay.",
+)
 @click.option("--force", is_flag=True, help="Replace files that were changed, or are not from REPO.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be fetched and reused; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -88,6 +95,7 @@ def get(
     to: Path | None,
     cache: str | None,
     token_file: Path | None,
+    connections: int | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
@@ -107,7 +115,7 @@ def get(
     command = shlex.join(["mirrortool", *invocation.arguments])
     invocation.when_stopped = f"what was fetched is kept; go on with: {command}"
     os.umask(invocation.umask)
-    reach = _reach(_mirrors(mirrors, invocation.environ), token_file, invocation.environ)
+    reach = _reach(_mirrors(mirrors, invocation.environ), token_file, connections, invocation.environ)
     try:
         with watching(str(wish.repo), quiet=invocation.quiet or wish.dry_run) as watch:
             outcome = bring(wish, reach, layout, watch)
@@ -156,10 +164,12 @@ def _mirrors(given: Sequence[str], environ: Mapping[str, str]) -> tuple[str, ...
     return tuple(dict.fromkeys(url.rstrip("/") for url in named))
 
 
-def _reach(mirrors: tuple[str, ...], token_file: Path | None, environ: Mapping[str, str]) -> Reach:
+def _reach(
+    mirrors: tuple[str, ...], token_file: Path | None, connections: int | None, environ: Mapping[str, str]
+) -> Reach:
     through = proxies(environ)
     client, hasty = (HttpClient(None, *through, timeout_s) for timeout_s in (TIMEOUT_S, _HASTY_S))
-    return Reach(mirrors, client, hasty, _token(token_file) if token_file else "")
+    return Reach(mirrors, client, hasty, _token(token_file) if token_file else "", connections)
 
 
 def _token(file: Path) -> str:

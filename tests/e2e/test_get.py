@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
 from mirrortools.store import Store
 from tests.clients import (
     ALL_HUB_VERSIONS,
@@ -35,7 +36,8 @@ from tests.mirror import Ended, Mirror
 from tests.servers import Nginx, free_port
 
 MIB = 1 << 20
-REPO, DATASET, MODEL, TWIN = "acme/tiny", "datasets/rows", "model.safetensors", "sub/折 #%41 twin.safetensors"
+REPO, DATASET, SHARDS = "acme/tiny", "datasets/rows", "acme/shards"
+MODEL, TWIN = "model.safetensors", "sub/折 #%41 twin.safetensors"
 BASE = noise(24 * MIB, 1)
 TOKENIZER = {
     "config.json": b'{"model_type": "bert", "hidden_size": 8, "vocab_size": 7}',
@@ -53,6 +55,7 @@ FIRST = {
     "renamed-before.safetensors": noise(2 * MIB, 3),
     **{f"small/{number:02}.json": b"%d" % number * 50 for number in range(20)},
 }
+MANY = {f"part-{number:02}.safetensors": noise(640 << 10, 100 + number) for number in range(40)}
 # Of the model one segment of six is other, the twin is there twice, one file has another name.
 SECOND = {
     **{path: content for path, content in FIRST.items() if path not in ("gone/old.txt", "renamed-before.safetensors")},
@@ -106,6 +109,8 @@ def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirrors]:
     shutil.rmtree(folder / "source" / REPO)
     _write(folder / "source" / REPO, SECOND)
     mirror.add(DATASET)
+    _write(folder / "source" / SHARDS, MANY)
+    mirror.add(SHARDS)
     ended = mirror.run("sync", "--all", "--json")
     assert ended.status == 0, ended.stderr
     second = ended.json[0]["refs"]["refs/heads/main"]
@@ -337,6 +342,74 @@ def test_a_host_with_wrong_bytes_is_survived_and_told(mirrors: Mirrors, tmp_path
     assert ended.status == 0, ended.stderr
     assert files_of(folder) == SECOND
     assert re.search(rf"{re.escape(mirrors.urls['e1'])}: gave wrong bytes of {MODEL}", ended.stderr)
+
+
+@contextmanager
+def limited(folder: Path, root: Path, rate: str) -> Iterator[tuple[str, Path]]:
+    """One more host of a root, each of whose connections is limited: its URL, and its log."""
+    port = free_port()
+    place = Standalone(folder, find_njs_module(), "root" if os.geteuid() == 0 else "")
+    write_standalone(Site(root, (f"127.0.0.1:{port}",), place=place))
+    config = folder / "nginx.conf"
+    config.write_text(config.read_text().replace("sendfile on;", f"sendfile on; limit_rate {rate};"))
+    with Nginx(config, folder, [port]):
+        yield f"http://127.0.0.1:{port}", folder / "access.log"
+
+
+def sent_bytes(log: Path) -> int:
+    """What a host has sent of files."""
+    return sum(int(size) for size in re.findall(r'/resolve/\S+ HTTP/1\.1" 20[06] (\d+)', log.read_text()))
+
+
+@contextmanager
+def spoilt(root: Path) -> Iterator[None]:
+    """All shards below a root have a wrong byte."""
+    blobs = [Store(root).path(sha256_blob(content)) for content in MANY.values()]
+    for blob in blobs:
+        blob.chmod(0o644)
+        blob.write_bytes(b"?" + blob.read_bytes()[1:])
+    try:
+        yield
+    finally:
+        for blob, content in zip(blobs, MANY.values(), strict=True):
+            blob.write_bytes(content)
+
+
+def test_several_hosts_bring_one_repository(mirrors: Mirrors, tmp_path: Path) -> None:
+    """Four at once, segments to whoever is free: a slow one brings little, what one has wrong comes from the others."""
+    whole = sum(map(len, MANY.values()))
+    rates = {"origin": "512k", "e1": "512k", "slow": "32k", "e2": "512k"}
+    roots = {name: mirrors.root("e1" if name == "slow" else name) for name in rates}
+    with ExitStack() as running:
+        hosts = {
+            name: running.enter_context(limited(tmp_path / f"at-{name}", roots[name], rate))
+            for name, rate in rates.items()
+        }
+        running.enter_context(spoilt(roots["e2"]))
+        folder = tmp_path / "shards"
+        named = [word for url, _ in hosts.values() for word in ("--from", url)]
+        ended = run(SHARDS, *named, "--to", folder, "--json")
+        sent = {name: sent_bytes(log) for name, (_, log) in hosts.items()}
+
+    assert ended.status == 0, ended.stderr
+    assert {path: content for path, content in files_of(folder).items() if path in MANY} == MANY
+    assert {url for url, _ in hosts.values()} <= ended.json["from_source"].keys()
+    assert min(sent.values()) > 0
+    assert sent["origin"] + sent["e1"] > whole / 2
+    assert sent["slow"] < whole / 10
+    assert sent["e2"] < whole / 2
+    assert sum(sent.values()) < 2 * whole
+    assert re.search(rf"{re.escape(hosts['e2'][0])}: gave wrong bytes of part-", ended.stderr)
+
+
+def test_the_number_of_connections_may_be_given(mirrors: Mirrors, tmp_path: Path) -> None:
+    """One takes one file after the other, all from the first host."""
+    folder = tmp_path / "shards"
+    ended = run(SHARDS, "--from", mirrors.urls["origin"], "--to", folder, "--connections", "1", "--json")
+
+    assert ended.status == 0, ended.stderr
+    assert list(ended.json["from_source"]) == [mirrors.urls["origin"]]
+    assert run(SHARDS, "--from", mirrors.urls["origin"], "--to", folder, "--connections", "0").status == 2
 
 
 def test_hosts_that_are_down_or_lag_are_dropped(mirrors: Mirrors, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_two_real_sources_bring_one_blob_together(uneven: Uneven, tmp_path: Path
     terms = {"second": Terms("second", together=True)}
     desk, progress = replace(desk_for(tmp_path / "root", *sources, workers=4), terms=terms), Progress()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mirrortools.pace._SECOND_WINDOW_S", 0.05)
+        patch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
         fetch({BLOB: "model.safetensors"}, desk, progress)
 
     assert desk.store.path(BLOB).read_bytes() == CONTENT
