@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mirrortools.model import Entry, Manifest, short_ref
 
@@ -25,8 +24,7 @@ _YEAR_10000 = 253402300800
 Document = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """What one folder holds: itself (`""` is the root), and the entries that a tree request answers with.
 
     The entries are made while they are taken: there may be very many. `recursive` is None for a folder deeper than

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 # In all fetches of a run together, when nobody says how many.
 MOST_PLACES: Final = 32
 _LOOK_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(NamedTuple):
     """On which terms a source is used.
 
     `place` is the same for all repositories of one source; `max_parallel` is how many connections they may have to it

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from mirrortools.errors import NoSpace, SourceMissing
 from mirrortools.model import COMMIT, Blob, Manifest, RepoId, short_ref
@@ -16,8 +15,7 @@ from mirrortools.text import size
 _CUT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """What of an upstream is wanted: refs (full name → object id) and pinned commits.
 
     `missing` are names that upstream does not have, `idle` patterns that match nothing there.
@@ -85,8 +83,7 @@ def _whole(pattern: str) -> str:
     return f"{pattern}*" if pattern.endswith("/") else pattern
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The metadata delta between what is held and what is wanted; each blob once, in a stable order."""
 
     fetch: tuple[Blob, ...]
@@ -123,8 +120,7 @@ def make_plan(previous: Iterable[Manifest], wanted: Iterable[Manifest], has: Cal
     return Plan(tuple(sorted(new, key=lambda blob: (blob.size, blob.digest))), tuple(sorted(held)), tuple(drop))
 
 
-@dataclass(frozen=True, slots=True)
-class Space:
+class Space(NamedTuple):
     """Room on a disk, in bytes: what is free, and what must stay free."""
 
     free: int

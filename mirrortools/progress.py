@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
 class Progress:
     """Counts for whoever watches, in bytes. `report` is called with what was added, from several threads."""
 
-    report: Callable[[int], None] = lambda _bytes: None
-    resumed_bytes: int = 0
-    reused_bytes: int = 0
-    from_source: dict[str, int] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, report: Callable[[int], None] = lambda _bytes: None) -> None:
+        self.report = report
+        self.resumed_bytes = 0
+        self.reused_bytes = 0
+        self.from_source: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     @property
     def fetched_bytes(self) -> int:

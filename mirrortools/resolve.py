@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mirrortools.config import RepositoryConfig
 from mirrortools.errors import RefMovedBack, SourceMissing
@@ -15,8 +16,7 @@ from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror, RemoteRefs, TreeFile
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """Where a sync goes.
 
     `oids` is what git shows (full ref name → object id), `peeled` the commits of its annotated tags, `head` the

@@ -11,9 +11,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from mirrortools.errors import NoSpace, StoreError
 from mirrortools.files import is_full, make_folder
@@ -53,8 +52,7 @@ MOST_SENDINGS: Final = 100
 MOST_RUNS: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryState:
+class RepositoryState(NamedTuple):
     """What is known of a repository. Times in Unix seconds, sizes in bytes.
 
     `lacking_since` is when upstream was first seen to have what is not published here. `rules` tells with which
@@ -73,8 +71,7 @@ class RepositoryState:
     error_status: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """One sync of one repository, as history keeps it."""
 
     repo: str
@@ -89,8 +86,7 @@ class Run:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryState:
+class DeliveryState(NamedTuple):
     """How an edge stands with a repository. `sent_bytes` is what the last delivery that sent anything sent."""
 
     edge: str
@@ -104,8 +100,7 @@ class DeliveryState:
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sending:
+class Sending(NamedTuple):
     """One delivery of one repository to one edge that had something to do, or failed, as history keeps it.
 
     `revision` is the commit of the default branch. `sent_bytes` is what left this host, `saved_bytes` what the
@@ -129,8 +124,7 @@ class Sending:
         return self.sent_bytes / self.duration_s if self.duration_s > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class UnderWay:
+class UnderWay(NamedTuple):
     """A delivery that runs now, or did when its process was killed: `sent_bytes` of `planned_bytes` at `noted_at`."""
 
     edge: str
@@ -154,8 +148,7 @@ class UnderWay:
         return left_bytes / self.rate_bytes_s if self.rate_bytes_s else None
 
 
-@dataclass(frozen=True, slots=True)
-class Contact:
+class Contact(NamedTuple):
     """How a delivery went, for the record; `sending` is None when the edge had everything."""
 
     edge: str
@@ -258,7 +251,7 @@ class State:
         with self._at_once():
             if values:
                 self._change(run.repo, values)
-            self._db.execute(_insert("runs", asdict(run)), asdict(run))
+            self._db.execute(_insert("runs", run._fields), run._asdict())
             self._db.execute(
                 "DELETE FROM runs WHERE repo = :repo AND id <= (SELECT id FROM runs"
                 " WHERE repo = :repo ORDER BY id DESC LIMIT 1 OFFSET :most)",
@@ -302,7 +295,7 @@ class State:
     def _keep_sending(self, contact: Contact) -> None:
         """Add to the history what a delivery sent, if anything."""
         if contact.sending:
-            self._db.execute(_insert("sendings", asdict(contact.sending)), asdict(contact.sending))
+            self._db.execute(_insert("sendings", contact.sending._fields), contact.sending._asdict())
             self._db.execute(
                 "DELETE FROM sendings WHERE edge = :edge AND repo = :repo AND id <= (SELECT id FROM sendings"
                 " WHERE edge = :edge AND repo = :repo ORDER BY id DESC LIMIT 1 OFFSET :most)",
@@ -335,7 +328,7 @@ class State:
 
     def go(self, delivery: UnderWay) -> None:
         """Note how far a delivery is."""
-        values = asdict(delivery)
+        values = delivery._asdict()
         self._do(_insert("under_way", values).replace("INSERT", "INSERT OR REPLACE", 1), values)
 
     def under_way(self) -> list[UnderWay]:
@@ -352,9 +345,8 @@ class State:
         return self._rows(DeliveryState, "SELECT * FROM deliveries WHERE edge = ? ORDER BY repo", edge)
 
     def _rows(self, kind: type[Row], query: str, *values: Any) -> list[Row]:
-        names = [field.name for field in fields(kind)]
         with self._guarded():
-            return [kind(**{name: row[name] for name in names}) for row in self._db.execute(query, values)]
+            return [kind(**{name: row[name] for name in kind._fields}) for row in self._db.execute(query, values)]
 
     def _do(self, statement: str, values: dict[str, Any]) -> None:
         with self._guarded():

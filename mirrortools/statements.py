@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mirrortools.errors import ConfigError, HostileTree
 from mirrortools.model import RepoId
@@ -66,8 +66,7 @@ class Statement:
             raise HostileTree(f"not a statement: {error!r}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Signed:
+class Signed(NamedTuple):
     """A statement's text with its signature (the armoured form of `ssh-keygen -Y sign`). Made of strings alone."""
 
     text: str

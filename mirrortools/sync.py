@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mirrortools.announce import announce
 from mirrortools.config import Config, RepositoryConfig
@@ -65,8 +65,7 @@ class Watch:
         """A repository is done, or failed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The host that syncs: its configuration and what lies below its root, of one realm."""
 
     config: Config
@@ -84,7 +83,7 @@ class Origin:
         """The same host where a repository is served from."""
         if repository.realm is self.tree.realm:
             return self
-        return replace(self, store=Store(self.root, repository.realm), tree=Tree(self.root, repository.realm))
+        return self._replace(store=Store(self.root, repository.realm), tree=Tree(self.root, repository.realm))
 
     def place(self, repository: RepositoryConfig, only: tuple[str, ...] | None = None) -> Place:
         """Where one repository is resolved."""
@@ -92,8 +91,7 @@ class Origin:
         return Place(repository, mirror, self.tree, only)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What a run shall do.
 
     `only` limits it to these revisions, `edges` limits whom to deliver to; None means what is configured. `looks` has
@@ -361,7 +359,7 @@ def _work_on(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahea
 
 def _take_turn(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
     """Bring a repository in; whoever came by while that was going on wanted all that is configured."""
-    all_of_it = replace(call, wish=replace(call.wish, only=None))
+    all_of_it = replace(call, wish=call.wish._replace(only=None))
     acts = (lambda: _bring_in(repository, enter, call, ahead), lambda: _bring_in(repository, enter, all_of_it, ahead))
     try:
         return in_turn(call.origin.root, repository.repo, "mirrortool sync", *acts)
@@ -388,8 +386,7 @@ def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
         return Outcome(place.repo, error=error)
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(NamedTuple):
     """What is served, and what upstream wants served instead: None when that is the same.
 
     `notes` are for the operator; `missing` says which revisions are configured by name and are not there.

@@ -60,11 +60,11 @@ from mirrortools.model import (
     check_full_ref,
     quote_ref,
 )
-from mirrortools.statements import Signed
 
 if TYPE_CHECKING:
     from mirrortools.pages import About
     from mirrortools.revision import RevisionFiles
+    from mirrortools.statements import Signed
 
 T = TypeVar("T")
 
@@ -485,6 +485,8 @@ def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
 
 
 def _signed_of(document: Mapping[str, Any]) -> Signed:
+    from mirrortools.statements import Signed
+
     signed = Signed.from_json(document)
     _ = signed.statement  # it must be readable
     return signed

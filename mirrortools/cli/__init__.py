@@ -47,7 +47,6 @@ COMMANDS: Final[Mapping[str, tuple[str, str, str]]] = {
     "systemd": ("systemd", "systemd", "Print or install service and timer units."),
 }
 _PRIORITIES: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
-_GARBAGE_OBJECTS: Final = 50_000
 _BROKEN_PIPE_STATUS: Final = 128 + signal.SIGPIPE
 
 
@@ -305,8 +304,6 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     # nginx runs as somebody else and must be able to read what is published, whatever the caller's umask.
     umask = os.umask(0o022)
-    # Hardly anything here refers to itself; looking for what does takes a tenth of a sync that finds nothing new.
-    gc.set_threshold(_GARBAGE_OBJECTS)
     status = run(sys.argv[1:], os.environ, umask)
     # Else the interpreter looks through all that was imported for cycles, though it goes with the process anyway;
     # that takes longer than most answers of a source.

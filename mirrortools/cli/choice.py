@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -14,8 +13,7 @@ from mirrortools.errors import ConfigError
 from mirrortools.model import RepoId
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Repositories by name, by job, or every one."""
 
     repos: tuple[str, ...] = ()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
 from mirrortools.cli.speed import Speed
@@ -13,16 +12,16 @@ from mirrortools.text import count, size, span
 FEW_EDGES: Final = 8
 
 
-@dataclass(slots=True)
 class EdgeProgress:
     """What went to one edge: repositories that are done, and those under way as (sent, planned) bytes."""
 
-    name: str
-    done: int = 0
-    failed: int = 0
-    done_bytes: int = 0
-    open: dict[RepoId, tuple[int, int]] = field(default_factory=dict)
-    speed: Speed = field(default_factory=Speed)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.done = 0
+        self.failed = 0
+        self.done_bytes = 0
+        self.open: dict[RepoId, tuple[int, int]] = {}
+        self.speed = Speed()
 
     @property
     def sent_bytes(self) -> int:
@@ -43,15 +42,15 @@ class EdgeProgress:
         return f"edge {self.name}: {', '.join(parts)}"
 
 
-@dataclass(slots=True)
 class EdgeMeter:
     """Counts what goes to all edges of a run. Times are seconds of any clock; not thread-safe.
 
     What is to go is known of the repositories under way alone, so the whole is told as what is known of it.
     """
 
-    edges: dict[str, EdgeProgress] = field(default_factory=dict)
-    _speed: Speed = field(default_factory=Speed)
+    def __init__(self) -> None:
+        self.edges: dict[str, EdgeProgress] = {}
+        self._speed = Speed()
 
     def went(self, edge: str, repo: RepoId, sent_bytes: int, planned_bytes: int, now_s: float) -> None:
         """So much of what is planned for one repository went to an edge."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -71,11 +71,11 @@ class Record:
 
 
 def _sending(sending: Sending) -> dict[str, Any]:
-    return {**asdict(sending), "rate_bytes_s": round(sending.rate_bytes_s)}
+    return {**sending._asdict(), "rate_bytes_s": round(sending.rate_bytes_s)}
 
 
 def _running(delivery: UnderWay) -> dict[str, Any]:
-    return {**asdict(delivery), "rate_bytes_s": round(delivery.rate_bytes_s), "left_s": delivery.left_s}
+    return {**delivery._asdict(), "rate_bytes_s": round(delivery.rate_bytes_s), "left_s": delivery.left_s}
 
 
 def lag_s(lacking_since: float | None, last_success: float | None, now: float) -> float | None:

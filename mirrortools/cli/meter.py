@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from mirrortools.cli.speed import Speed
 from mirrortools.model import RepoId
 from mirrortools.text import size, span
 
 
-@dataclass(slots=True)
 class Meter:
     """Counts a run over `repositories`. Times are seconds of any clock, sizes bytes; not thread-safe.
 
@@ -17,12 +14,13 @@ class Meter:
     are the least that they can be, and are told as that.
     """
 
-    repositories: int
-    ended: int = 0
-    failed: int = 0
-    came_bytes: int = 0
-    _open: dict[RepoId, tuple[int, int]] = field(default_factory=dict)
-    _speed: Speed = field(default_factory=Speed)
+    def __init__(self, repositories: int) -> None:
+        self.repositories = repositories
+        self.ended = 0
+        self.failed = 0
+        self.came_bytes = 0
+        self._open: dict[RepoId, tuple[int, int]] = {}
+        self._speed = Speed()
 
     def planned(self, repo: RepoId, fetch_bytes: int) -> None:
         """So much is to come for a repository; said again when it had to wait."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 WINDOW_S: Final = 20.0
@@ -11,12 +10,12 @@ _LEAST_S: Final = 2.0
 _STEP_S: Final = 0.5
 
 
-@dataclass(slots=True)
 class Speed:
     """Bytes over the last moments. Times are seconds of any clock; not thread-safe."""
 
-    _window: deque[tuple[float, int]] = field(default_factory=deque)
-    _now_bytes: int = 0
+    def __init__(self) -> None:
+        self._window: deque[tuple[float, int]] = deque()
+        self._now_bytes = 0
 
     def at(self, total_bytes: int, now_s: float) -> None:
         """So many bytes are here by now."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +76,7 @@ def _document(repository: RepositoryConfig, record: Record, root: Path) -> dict[
         "published_at": known.published_at,
         "error": _INTERRUPTED if interrupted else known.error,
         "edges": record.of_repository(name, repository.edges),
-        "runs": [asdict(run) for run in record.state.runs(name, record.history)] if record.history else [],
+        "runs": [run._asdict() for run in record.state.runs(name, record.history)] if record.history else [],
     }
 
 

@@ -14,9 +14,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from mirrortools.errors import RateLimited, SourceUnavailable
@@ -28,11 +28,10 @@ _SLOT_S: Final = 10.0
 LONGEST_PAUSE_S: Final = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(NamedTuple):
     """What was asked of a host: slot (of ten seconds) → questions, and until when it wants to be left alone."""
 
-    slots: Mapping[int, int] = field(default_factory=dict)
+    slots: Mapping[int, int] = MappingProxyType({})
     closed_until_s: float = 0.0
 
     def wait_s(self, now_s: float, count: int, limit: int) -> float:

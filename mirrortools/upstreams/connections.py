@@ -8,8 +8,9 @@ import socket
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.upstreams.answers import Origin, origin_of
@@ -30,8 +31,7 @@ class Connection:
     is_fresh: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(NamedTuple):
     """How origins are reached.
 
     `tls` is called when the first connection needs it. `proxies` maps a URL scheme to a proxy URL; `bypass` tells
@@ -40,7 +40,7 @@ class Way:
 
     tls: Callable[[], ssl.SSLContext]
     timeout_s: float
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = MappingProxyType({})
     bypass: Callable[[str], bool] = lambda _host: False
 
     def connect(self, origin: Origin) -> Connection:

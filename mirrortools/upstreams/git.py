@@ -10,10 +10,9 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 from mirrortools.errors import (
     AccessDenied,
@@ -53,16 +52,14 @@ _FULL = re.compile(r"No space left on device|Disk quota exceeded|disk full|unabl
 _FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingSpaceBeforeEmail")
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(NamedTuple):
     """Where to pull from. `settings` are git configuration, passed by environment to stay out of `ps`."""
 
     url: str
     settings: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class CommitInfo:
+class CommitInfo(NamedTuple):
     """A commit's time in Unix seconds and the first line of its message."""
 
     committed_at: int
@@ -293,8 +290,7 @@ class GitMirror:
         return [folder / f"pack-{name.strip()}.{kind}" for kind in ("pack", "idx")] if name.strip() else []
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(NamedTuple):
     """A commit as `git log` tells it: who wrote it, when it was committed (Unix seconds), its title and the rest."""
 
     oid: str
@@ -304,8 +300,7 @@ class Logged:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class TreeFile:
+class TreeFile(NamedTuple):
     """One line of `git ls-tree -r -l`: the path's bytes, the octal mode, the object id, the size in bytes."""
 
     path: bytes

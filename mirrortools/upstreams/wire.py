@@ -10,8 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 HEAD_BYTES: Final = 64 << 10
 _RECORDS_BYTES: Final = 512 << 10
@@ -30,8 +29,7 @@ class NotHttp(Exception):  # noqa: N818  (says what the other side is)
     """The other side does not speak HTTP/1.1 as it should."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """An answer without its body. Header names are in lower case; values of a repeated name are joined by `, `."""
 
     status: int
