@@ -11,9 +11,10 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -21,26 +22,13 @@ from mirrortools.errors import StoreError
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Realm
 from mirrortools.segmented import read_hashes, segments_path
-from mirrortools.segments import SEGMENT_BYTES, Segments
+from mirrortools.segments import Segments
+from mirrortools.steps import Pair, Step, find_steps, merged
 from mirrortools.store import Store, hash_file, write_error
 
-PIECE_BYTES: Final = 64 << 10
 LEAST_BYTES: Final = 1 << 20
 PAYS: Final = 0.75
 _MOST_STEPS: Final = 100_000
-_SEARCH_AFTER: Final = 8
-_MOST_BETWEEN_SEARCHES: Final = 512
-_NEEDLE_BYTES: Final = 4 << 10
-_AROUND_BYTES: Final = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """So many bytes of the blob, from `offset` of the older blob, or of the new bytes when `is_new`."""
-
-    is_new: bool
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +123,13 @@ class Deltas:
     def _compare(self, base: Blob, blob: Blob) -> Comparison:
         if (base, blob) not in self._compared:
             equal = equal_segments(self._hashes(base), self._hashes(blob))
-            with self._store.path(base).open("rb", buffering=0) as older, self._store.path(blob).open("rb") as newer:
-                found = find_steps(older.fileno(), newer.fileno(), base.size, blob.size, equal)
-                self._compared[base, blob] = _comparison(blob.size, tuple(merged(found)))
+            with self._opened(base) as older, self._opened(blob) as newer:
+                steps = find_steps(Pair(older.fileno(), newer.fileno(), base.size, blob.size), equal)
+                self._compared[base, blob] = _comparison(blob.size, tuple(merged(steps)))
         return self._compared[base, blob]
+
+    def _opened(self, blob: Blob) -> FileIO:
+        return self._store.path(blob).open("rb", buffering=0)
 
     def _hashes(self, blob: Blob) -> list[str]:
         with suppress(OSError, ValueError):
@@ -153,7 +144,7 @@ class Deltas:
             self._folder = Path(tempfile.mkdtemp(prefix="deltas.", dir=self._stage))
         path = self._folder / f"{blob.digest}.fresh"
         placed, at = [], 0
-        with path.open("wb", buffering=0) as file, self._store.path(blob).open("rb", buffering=0) as newer:
+        with path.open("wb", buffering=0) as file, self._opened(blob) as newer:
             for step in steps:
                 if step.is_new:
                     _copy(newer.fileno(), file.fileno(), step.offset, step.length)
@@ -180,63 +171,6 @@ def _comparison(blob_bytes: int, steps: tuple[Step, ...]) -> Comparison:
 def equal_segments(older: list[str], newer: list[str]) -> frozenset[int]:
     """The segments whose hashes are the same in both; a last one may be shorter, and does not count."""
     return frozenset(i for i, (old, new) in enumerate(zip(older[:-1], newer[:-1], strict=False)) if old == new)
-
-
-def find_steps(older: int, newer: int, older_bytes: int, newer_bytes: int, equal: Container[int]) -> Iterator[Step]:
-    """The steps from one open file to another, in their order; `is_new` ones name places of the newer file.
-
-    `equal` are segments that are known to be the same at the same place.
-    """
-    offset = shift = missed = 0
-    search_at = _SEARCH_AFTER
-    while offset < newer_bytes:
-        if shift == 0 and offset % SEGMENT_BYTES == 0 and offset // SEGMENT_BYTES in equal:
-            yield Step(False, offset, SEGMENT_BYTES)
-            offset, missed = offset + SEGMENT_BYTES, 0
-            continue
-        piece = os.pread(newer, min(PIECE_BYTES, newer_bytes - offset), offset)
-        if not piece:
-            raise StoreError(f"a blob of {newer_bytes} bytes ends after {offset}; `mirrortool check` finds which")
-        if _is_there(older, piece, offset - shift, older_bytes):
-            yield Step(False, offset - shift, len(piece))
-            missed, search_at = 0, _SEARCH_AFTER
-        else:
-            missed += 1
-            if missed >= search_at:
-                found = _search(older, piece[:_NEEDLE_BYTES], offset - shift, older_bytes)
-                if found is not None:
-                    shift, missed, search_at = offset - found, 0, _SEARCH_AFTER
-                    continue
-                search_at = missed + min(search_at, _MOST_BETWEEN_SEARCHES)
-            yield Step(True, offset, len(piece))
-        offset += len(piece)
-
-
-def _is_there(older: int, piece: bytes, offset: int, older_bytes: int) -> bool:
-    return 0 <= offset <= older_bytes - len(piece) and os.pread(older, len(piece), offset) == piece
-
-
-def _search(older: int, needle: bytes, around: int, older_bytes: int) -> int | None:
-    """Where in the older file, near a place, some bytes stand."""
-    if len(needle) < _NEEDLE_BYTES or needle.count(needle[:1]) == len(needle):
-        return None  # nothing tells one run of equal bytes from another
-    first = max(0, around - _AROUND_BYTES)
-    found = os.pread(older, min(2 * _AROUND_BYTES, max(0, older_bytes - first)), first).find(needle)
-    return None if found < 0 else first + found
-
-
-def merged(steps: Iterable[Step]) -> Iterator[Step]:
-    """The same steps, with those that follow each other in one."""
-    last: Step | None = None
-    for step in steps:
-        if last and last.is_new == step.is_new and last.offset + last.length == step.offset:
-            last = Step(last.is_new, last.offset, last.length + step.length)
-        else:
-            if last:
-                yield last
-            last = step
-    if last:
-        yield last
 
 
 def _copy(source: int, target: int, offset: int, count: int) -> None:
