@@ -8,6 +8,7 @@ Edges hash what comes this way: nobody is trusted.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -43,6 +44,7 @@ WINDOW_S: Final = 0.8
 _DIRECT_BYTES: Final = 8 << 20
 _CONNECT_S: Final = 1.5
 _BROKEN: Final = (OSError, ValueError, KeyError, TypeError, MirrorError)
+_log = logging.getLogger("mirrortools.edges")
 
 Told = Callable[[int], None]
 """Told how many bytes an edge has got of what it lacked."""
@@ -100,9 +102,17 @@ class _Standing:
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     feeders: dict[str, None] = field(default_factory=dict)
 
-    def add_sample(self, now_s: float, lacking_bytes: int) -> float | None:
-        """Know how far it is; gives its rate when it was seen for long enough under one order."""
-        self.lacking_bytes = lacking_bytes
+    def hear(self, lacking_bytes: int) -> None:
+        """Know how far it is."""
+        before, self.lacking_bytes = self.lacking_bytes, lacking_bytes
+        if before == self.parcel.bytes_planned > lacking_bytes:
+            _log.debug("edge %s: the first bytes are there", self.member.name)
+        if before and not lacking_bytes:
+            _log.debug("edge %s: the last bytes are there", self.member.name)
+
+    def add_sample(self, now_s: float) -> float | None:
+        """Look at what was heard; gives the rate when it was seen for long enough under one order."""
+        lacking_bytes = self.lacking_bytes
         self.samples.append((now_s, lacking_bytes))
         while len(self.samples) > 1 and self.samples[1][0] <= now_s - WINDOW_S:
             self.samples.popleft()
@@ -272,6 +282,7 @@ class FanOut:
         self._numbers += 1
         known.order = Order(self._numbers, feeder)
         known.samples.clear()
+        _log.debug("edge %s: is to draw from %s", known.member.name, feeder or "this host")
 
     def _follow(self, known: _Standing, told: Told) -> None:
         """Have an edge do what it is ordered to, until it lacks nothing or nobody can feed it."""
@@ -311,12 +322,13 @@ class FanOut:
             known.heard_s = self._clock()
             self._abort_silent()
             self._look_for_lenders()
+            before_bytes = known.lacking_bytes
+            known.hear(lacking_bytes)
             if number != known.order.number:
-                known.lacking_bytes = lacking_bytes
                 return
-            if lacking_bytes < known.lacking_bytes and known.order.feeder != ORIGIN:
+            if lacking_bytes < before_bytes and known.order.feeder != ORIGIN:
                 known.feeders[known.order.feeder] = None
-            rate = known.add_sample(known.heard_s, lacking_bytes)
+            rate = known.add_sample(known.heard_s)
             if state in ("refused", "broken"):
                 self._keep_apart_if_refused(known, state)
                 self._cut(known, known.order)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -259,7 +260,7 @@ def test_verbosity(
     trial: Callable[[Callable[[], object]], None],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """-q leaves warnings, -v adds details; all of it goes to stderr, without decoration."""
+    """-q leaves warnings, -v adds details, which say when; all of it goes to stderr, without other decoration."""
 
     def speak() -> None:
         logger = logging.getLogger("mirrortools.sync")
@@ -270,7 +271,10 @@ def test_verbosity(
     trial(speak)
     run([*option, "trial"], {})
 
-    assert capsys.readouterr() == ("", "".join(["slow\n", "done\n", "detail\n"][:lines]))
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert re.sub(r"[0-9]+\.[0-9]{3} s: ", "", said.err) == "".join(["slow\n", "done\n", "detail\n"][:lines])
+    assert (" s: detail" in said.err) == (option == ["-v"])
 
 
 @pytest.mark.parametrize("words", [["-q", "sync"], ["sync", "-q"], ["sync", "--all", "--quiet"]])

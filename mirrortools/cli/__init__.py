@@ -208,7 +208,7 @@ def _set_up_logging(invocation: Invocation) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Plain lines; for journald each with its priority in front (sd-daemon(3))."""
+    """Plain lines, details with the seconds since the start; for journald each with its priority (sd-daemon(3))."""
 
     def __init__(self, *, for_journal: bool) -> None:
         super().__init__("%(message)s")
@@ -217,6 +217,8 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One record as text."""
         text = super().format(record)
+        if record.levelno <= logging.DEBUG:
+            text = f"{record.relativeCreated / 1000:.3f} s: {text}"
         return _with_priority(text, record.levelno) if self._for_journal else text
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -17,7 +19,11 @@ from mirrortools.transports.way import Way
 
 SILENCE_TIMEOUT_S: Final = 60
 _NOT_FOUND: Final = 127
+# What is asked again and again, and says nothing of what a delivery waited for.
+_ROUTINE: Final = ("flow", "ping")
 _REFUSALS: Final[Mapping[str, type[MirrorError]]] = {"NoSpace": NoSpace, "Locked": Locked}
+
+_log = logging.getLogger("mirrortools.edges")
 
 
 class Conversation:
@@ -38,7 +44,10 @@ class Conversation:
             data, self._unsent = self._unsent + frame(request), b""
         except EdgeRefused as error:
             raise EdgeRefused(f"edge {self._way.edge}: {request.get('repo') or 'the request'}: {error}") from error
+        asked_s = time.monotonic()
         answer = self._exchange(data)
+        if request.get("ask") not in _ROUTINE:
+            _log.debug("edge %s: %s: %.0f ms", self._way.edge, request.get("ask"), 1000 * (time.monotonic() - asked_s))
         if answer is None:
             raise self._ended()
         if "error" in answer:
