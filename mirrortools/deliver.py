@@ -36,6 +36,8 @@ SERIALS_AHEAD_S: Final = 86400
 # What is so little goes in a request: a chain, or an rsync, takes longer to begin. To many it would leave here often.
 _CARRIED_BYTES: Final = 2 << 20
 _CARRIED_TO_MANY_BYTES: Final = 128 << 10
+# Sessions begin all at once, and each would pack the receiver for itself.
+_PACKING: Final = Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +298,9 @@ class EdgeSession:
 
     def _open(self, repos: Iterable[RepoId]) -> Session:
         try:
-            session = self._session = self._transport.open(receiver_archive())
+            with _PACKING:
+                archive = receiver_archive()
+            session = self._session = self._transport.open(archive)
             self._session = SealedSession(session, self._here.signer, self._greet(session, repos))
         except MirrorError as error:
             self._failure = error
