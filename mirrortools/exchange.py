@@ -59,7 +59,8 @@ class Exchange:
         """
         import ssl
 
-        from mirrortools.relay import Goods, Relay
+        from mirrortools.landing import Goods
+        from mirrortools.relay import Relay
 
         places = {blob.digest: self._store.path(blob) for blob in begun}
         lacking = {blob: arrived_bytes(incoming, blob) or 0 for blob in blobs if not self._store.has(blob)}

@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from mirrortools.stock import Stock
+from mirrortools.stock import Reading, Stock
 from mirrortools.throttle import Throttle
 
 PIECE_BYTES: Final = 1 << 20
@@ -163,7 +163,7 @@ class _Load:
         self._stock = stock
         self._throttles = throttles
         self._buffer = memoryview(bytearray(PIECE_BYTES + _HEADER.size))
-        self._open: tuple[str, int] = ("", -1)
+        self._reading: Reading | None = None
 
     def send(self) -> int:
         """Send what fits into one buffer, many small pieces or a part of a large one; gives the bytes of content."""
@@ -185,9 +185,9 @@ class _Load:
 
     def close(self) -> None:
         """Let go of the file that is open."""
-        if self._open[1] >= 0:
-            os.close(self._open[1])
-        self._open = ("", -1)
+        if self._reading:
+            self._reading.close()
+        self._reading = None
 
     def _next(self, most_bytes: int) -> tuple[str, int, int] | None:
         """The first bytes that are here and lacking there: digest, offset, count."""
@@ -211,29 +211,29 @@ class _Load:
             throttle.take(count)
 
     def _send_file(self, digest: str, offset: int, count: int) -> bool:
-        if not isinstance(self._link, PipeLink):
-            return False
+        if self._stock.recent or not isinstance(self._link, PipeLink):
+            return False  # what came just now may not be in the file yet
         self._take(count)
         self._link.write(memoryview(_header(digest, offset, count)))
-        return self._link.write_file(self._file(digest), offset, count)
+        return self._link.write_file(self._reading_of(digest).file, offset, count)
 
     def _put(self, filled: int, digest: str, offset: int, count: int) -> int:
         """Put a piece into the buffer behind what fills it; gives what fills it then."""
         start = filled + _HEADER.size
         self._buffer[filled:start] = _header(digest, offset, count)
+        reading = self._reading_of(digest)
         while count:
-            read = os.preadv(self._file(digest), [self._buffer[start : start + count]], offset)
+            read = reading.read_into(self._buffer[start : start + count], offset)
             if not read:
                 raise OSError(f"{digest}: the file is shorter than it was")
             start, offset, count = start + read, offset + read, count - read
         return start
 
-    def _file(self, digest: str) -> int:
-        """The blob's file, which stays open until another one's turn: it may be renamed meanwhile."""
-        if self._open[0] != digest:
+    def _reading_of(self, digest: str) -> Reading:
+        if self._reading is None or self._reading.digest != digest:
             self.close()
-            self._open = (digest, self._stock.open(digest))
-        return self._open[1]
+            self._reading = Reading(self._stock, digest)
+        return self._reading
 
 
 def _header(digest: str, offset: int, count: int) -> bytes:
@@ -250,22 +250,25 @@ class Intake(Protocol):
     def expect(self, key: bytes, offset: int, count: int) -> None:
         """A piece of the blob whose digest begins `key` follows. Raises ValueError when it was not asked for."""
 
-    def write(self, data: memoryview) -> None:
-        """The next bytes of that piece. Raises OSError."""
+    def room(self, most_bytes: int) -> memoryview:
+        """Where the next bytes of that piece go, so many at most. Raises NoSpace when they may not come."""
+
+    def came(self, count: int) -> None:
+        """The room is filled. Raises OSError."""
 
 
 def take(link: Link, intake: Intake) -> None:
     """Take pieces until nothing lacks. Raises OSError when the link breaks, ValueError when other pieces come."""
-    header, buffer = memoryview(bytearray(_HEADER.size)), memoryview(bytearray(PART_BYTES))
+    header = memoryview(bytearray(_HEADER.size))
     while intake.lacking:
         _fill(link, header)
         key, offset, count = _HEADER.unpack(header)
         if count:
             intake.expect(key, offset, count)
         while count:
-            part = buffer[: min(count, PART_BYTES)]
+            part = intake.room(min(count, PART_BYTES))
             _fill(link, part)
-            intake.write(part)
+            intake.came(len(part))
             count -= len(part)
 
 

@@ -1,8 +1,8 @@
 """An edge's part in a delivery to many: takes pieces from one host, and passes them on to whoever draws them.
 
-What arrives is written to the same files, by the same rule, as rsync writes: a file's size says how far it is, so that
-either goes on from the other. It is hashed behind the writer; nothing shows before its hash is right. The origin says
-from whom to draw; whoever draws from here needs this delivery's passport. Only the standard library is used here,
+What arrives is written (`landing`) to the same files, by the same rule, as rsync writes: a file's size says how far it
+is, so that either goes on from the other. It is hashed as it comes; nothing shows before its hash is right. The origin
+says from whom to draw; whoever draws from here needs this delivery's passport. Only the standard library is used here,
 because the receiver runs this module on edges.
 """
 
@@ -19,16 +19,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from mirrortools.errors import EdgeRefused, NoSpace
 from mirrortools.feeding import PipeLink, SocketLink, Want, feed, read_some, take, tls
-from mirrortools.files import start_writing
 from mirrortools.frames import frame, read_frame
+from mirrortools.landing import Goods, Landing
 from mirrortools.model import Blob
 from mirrortools.passport import accepting, calling
-from mirrortools.stock import Stock
+from mirrortools.stock import Reading, Stock
 from mirrortools.throttle import Throttle
 
 # Smaller ones are hashed when they are adopted.
@@ -37,29 +36,10 @@ CONNECT_S: Final = 3.0
 # A relay that nobody needs for so long lets go of its port.
 IDLE_S: Final = 120.0
 _CHUNK_BYTES: Final = 1 << 20
-# What may come before it is asked once more whether there is room.
-_UNASKED_BYTES: Final = 4 << 20
 _LOOK_S: Final = 0.2
 _BACKLOG: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _BROKEN: Final = (OSError, ValueError, KeyError, TypeError, EdgeRefused)
-
-Held = Callable[[str], Path | None]
-"""Where a blob with this digest lies that the edge has and the delivery may pass on; None when it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goods:
-    """What an edge takes part in: blobs to come, how much of each is in `folder`, and what it can pass on besides.
-
-    `objection` says why so many bytes may not come; it is asked again and again, as other deliveries come meanwhile.
-    """
-
-    folder: Path
-    lacking: Mapping[Blob, int]
-    held: Held
-    objection: Callable[[int], str | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +74,7 @@ class Relay:
         self._accepting = accepting(passport)
         self._stock = Stock()
         self._goods = goods
-        self._intake = Intake(goods, self._stock)
+        self._landing = Landing(goods, self._stock)
         self._hasher = Hasher(self._stock, [blob for blob in goods.lacking if _is_hashed_behind(blob)])
         self._throttle = Throttle(limit_bytes_s)
         self._lock = threading.Condition()
@@ -104,9 +84,10 @@ class Relay:
         self._links: set[SocketLink | PipeLink] = set()
         self._turn = threading.Lock()
         self.name = f"mirrortools-{secrets.token_hex(16)}"
+        self._hashing = threading.Thread(target=self._hasher.run, name="relay", daemon=True)
         self._doors = [_listen(ports), _listen_here(self.name)]
         self.port: int = self._doors[0].getsockname()[1]
-        _start(self._hasher.run)
+        self._hashing.start()
         for door in self._doors:
             _start(partial(self._welcome, door))
 
@@ -128,17 +109,17 @@ class Relay:
         """
         with self._lock:
             known = self._standing
-            if self._intake.lacking:
+            if self._landing.lacking:
                 self._lock.wait_for(lambda: self._standing != known or self._stock.ended, wait_s)
             if self._full:
                 raise self._full
-            return self._intake.lacking_bytes, self._standing
+            return self._landing.lacking_bytes, self._standing
 
     def digest(self, blob: Blob) -> str | None:
         """The SHA-256 of a blob that arrived whole, as soon as it is known; None when it was not hashed here, and from
         the second time on.
         """
-        return self._hasher.digest(blob)
+        return None if self._landing.is_spoiled(blob) else self._hasher.digest(blob)
 
     def close(self) -> None:
         """End all links and let go of the port."""
@@ -151,6 +132,7 @@ class Relay:
             self._lock.notify_all()
             for link in self._links:
                 link.close()
+        _start(self._let_go)
 
     def _expect(self, number: int) -> None:
         with self._lock:
@@ -179,15 +161,16 @@ class Relay:
         """Take what lacks, after whoever took before has ended."""
         with self._turn:
             with self._lock:
-                if self._standing.number != number:
+                if self._standing.number != number or self._stock.ended:
                     return
                 self._taking = link
             self._stand(number, "running")
             try:
-                wants = [[want.digest, want.size, want.have] for want in self._intake.wants()]
+                wants = [[want.digest, want.size, want.have] for want in self._landing.wants()]
                 link.write(memoryview(frame({**words, "wants": wants})))
-                take(link, self._intake)
+                self._take_all(link)
                 self._stand(number, "done")
+                _start(self._let_go)
             except NoSpace as error:
                 self._full = error
                 self._stand(number, "broken", str(error))
@@ -195,6 +178,18 @@ class Relay:
                 self._stand(number, "broken", f"{error or type(error).__name__}")
             finally:
                 self._taking = None
+
+    def _take_all(self, link: SocketLink | PipeLink) -> None:
+        try:
+            take(link, self._landing)
+        finally:
+            self._landing.settle()
+
+    def _let_go(self) -> None:
+        """Keep nothing in memory any more, when what came is hashed and nobody takes."""
+        self._hashing.join()
+        with self._turn:
+            self._landing.close()
 
     def _welcome(self, door: socket.socket) -> None:
         """Let in whoever may come, each in a thread of its own, until the relay is closed or idle for long."""
@@ -204,7 +199,7 @@ class Relay:
                 try:
                     connection, _ = door.accept()
                 except TimeoutError:
-                    if not self._links and not self._intake.lacking:
+                    if not self._links and not self._landing.lacking:
                         return
                     continue
                 except OSError:
@@ -249,78 +244,6 @@ class Relay:
             link.release()
 
 
-class Intake:
-    """Writes pieces to files in incoming, each behind what is there."""
-
-    def __init__(self, goods: Goods, stock: Stock) -> None:
-        self._folder = goods.folder
-        self._stock = stock
-        self._blobs = {bytes.fromhex(blob.digest).ljust(32, b"\0"): blob for blob in goods.lacking}
-        self._held = goods.held
-        self._objection = goods.objection
-        self._allowed_bytes = 0
-        self.lacking_bytes = 0
-        self._open: tuple[str, int] = ("", -1)
-        self._at = 0
-        for blob, have in goods.lacking.items():
-            if not blob.size:
-                (self._folder / blob.digest).touch(0o600)
-            stock.put(blob.digest, have, self._folder / blob.digest, *self._adopted(blob))
-            self.lacking_bytes += blob.size - have
-
-    @property
-    def lacking(self) -> bool:
-        """Whether anything is still to come."""
-        return self.lacking_bytes > 0
-
-    def wants(self) -> list[Want]:
-        """What is still to come, in the order in which it should."""
-        found = (Want(blob.digest, blob.size, self._stock.have(blob.digest)) for blob in self._blobs.values())
-        return [want for want in found if want.have < want.size]
-
-    def expect(self, key: bytes, offset: int, count: int) -> None:
-        """A piece follows. Raises ValueError when it was not asked for, OSError when it cannot be written."""
-        blob = self._blobs.get(key)
-        if blob is None or offset != self._stock.have(blob.digest) or offset + count > blob.size:
-            raise ValueError(f"{key.hex()}: nobody asked for {count} bytes at {offset}")
-        if self._open[0] != blob.digest:
-            self._close()
-            self._open = (blob.digest, os.open(self._folder / blob.digest, _FLAGS, 0o600))
-        self._at = offset
-
-    def write(self, data: memoryview) -> None:
-        """The next bytes of the piece. Raises NoSpace when there is no room for them."""
-        self._allow(len(data))
-        digest, file = self._open
-        start = self._at
-        while data:
-            count = os.pwrite(file, data, self._at)
-            data, self._at = data[count:], self._at + count
-        start_writing(file, start, self._at)
-        self.lacking_bytes -= self._at - start
-        self._stock.grow(digest, self._at)
-        if not self.lacking_bytes:
-            self._close()
-
-    def _allow(self, count: int) -> None:
-        if count > self._allowed_bytes:
-            asked_bytes = max(count, min(self.lacking_bytes, _UNASKED_BYTES))
-            if why := self._objection(asked_bytes):
-                raise NoSpace(why)
-            self._allowed_bytes = asked_bytes
-        self._allowed_bytes -= count
-
-    def _close(self) -> None:
-        if self._open[1] >= 0:
-            os.close(self._open[1])
-        self._open = ("", -1)
-
-    def _adopted(self, blob: Blob) -> list[Path]:
-        """Where the blob will be when it has been adopted."""
-        place = self._held(blob.digest)
-        return [place] if place else []
-
-
 class Hasher:
     """Hashes blobs behind whoever writes them, one after the other."""
 
@@ -359,26 +282,20 @@ class Hasher:
         return self._current is not None and self._stock.have(self._current.digest) == self._current.size
 
     def _hash(self, blob: Blob) -> str | None:
-        running, at, file = hashlib.sha256(), 0, -1
+        running, at = hashlib.sha256(), 0
         buffer = memoryview(bytearray(_CHUNK_BYTES))
-        try:
+        with suppress(OSError), closing(Reading(self._stock, blob.digest)) as reading:
             while at < blob.size and not self._ended:
                 version = self._stock.version
                 ready = min(self._stock.have(blob.digest) - at, len(buffer))
                 if not ready:
                     self._stock.wait(version, _LOOK_S)
                     continue
-                file = file if file >= 0 else self._stock.open(blob.digest)
-                count = os.preadv(file, [buffer[:ready]], at)
+                count = reading.read_into(buffer[:ready], at)
                 if not count:
                     return None
                 running.update(buffer[:count])
                 at += count
-        except OSError:
-            return None
-        finally:
-            if file >= 0:
-                os.close(file)
         return None if at < blob.size else running.hexdigest()
 
 

@@ -1,10 +1,12 @@
 """How much of each blob of a delivery is on this host, from its start on, while it arrives and is passed on.
 
-Only the standard library is used here, because the receiver runs this module on edges.
+What came last is in memory (`Recent`), so that whoever hashes it or passes it on need not read it back. Only the
+standard library is used here, because the receiver runs this module on edges.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 from collections.abc import Sequence
@@ -12,7 +14,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+# What is written at once: large enough for the disk, and begins in the file and in memory at a multiple of itself.
+BLOCK_BYTES: Final = 1 << 20
+BLOCKS: Final = 8
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Recent:
+    """The bytes of one blob that came last, in a ring of memory that is aligned for direct writing. Thread-safe.
+
+    One thread adds: it asks for room, fills it, and says how much came. What lay there is forgotten first.
+    """
+
+    def __init__(self) -> None:
+        self._memory = memoryview(mmap.mmap(-1, BLOCKS * BLOCK_BYTES))
+        self._digest = ""
+        self._start = self._stop = 0
+        self._lock = threading.Lock()
+
+    def begin(self, digest: str, offset: int) -> None:
+        """Go over to another blob, of which so much is on disk."""
+        with self._lock:
+            self._digest, self._start, self._stop = digest, offset, offset
+
+    def room(self, most_bytes: int) -> memoryview:
+        """Where the next bytes go: not more than to the end of a block."""
+        with self._lock:
+            at = self._stop % len(self._memory)
+            count = min(most_bytes, BLOCK_BYTES - at % BLOCK_BYTES)
+            self._start = max(self._start, self._stop + count - len(self._memory))
+            return self._memory[at : at + count]
+
+    def add(self, count: int) -> None:
+        """Know that so many bytes of the room were filled."""
+        with self._lock:
+            self._stop += count
+
+    def part(self, start: int, stop: int) -> memoryview:
+        """The memory of these bytes, which are in one block, and not forgotten: whoever adds sees to that."""
+        at = start % len(self._memory)
+        return self._memory[at : at + stop - start]
+
+    def copy(self, digest: str, offset: int, view: memoryview) -> int:
+        """Copy bytes of a blob from `offset` on into the beginning of `view`; 0 when they are not here."""
+        with self._lock:
+            if digest != self._digest or not self._start <= offset < self._stop:
+                return 0
+            at = offset % len(self._memory)
+            count = min(len(view), self._stop - offset, len(self._memory) - at)
+            view[:count] = self._memory[at : at + count]
+            return count
 
 
 @dataclass(slots=True)
@@ -22,16 +73,20 @@ class _Item:
 
 
 class Stock:
-    """Blobs by their digest. Thread-safe; whoever waits for more is woken when something came."""
+    """Blobs by their digest. Thread-safe; whoever waits for more is woken when something came.
+
+    `recent` is what came last of one of them, as long as that is in memory.
+    """
 
     def __init__(self) -> None:
+        self.recent: Recent | None = None
         self._items: dict[str, _Item] = {}
         self._changed = threading.Condition()
         self._version = 0
         self._ended = False
 
     def put(self, digest: str, have: int, *places: Path) -> None:
-        """Know a blob: the first `have` bytes of it are in the first of `places` that exists."""
+        """Know a blob: the first `have` bytes of it are in memory, or in the first of `places` that exists."""
         with self._changed:
             self._items[digest] = _Item(have, places)
             self._wake()
@@ -45,7 +100,7 @@ class Stock:
         return self._items[digest].have
 
     def grow(self, digest: str, have: int) -> None:
-        """Know that there are more bytes of a blob now."""
+        """Know that there are more bytes of a blob now; fewer, when some could not be kept."""
         with self._changed:
             self._items[digest].have = have
             self._wake()
@@ -83,3 +138,31 @@ class Stock:
     def _wake(self) -> None:
         self._version += 1
         self._changed.notify_all()
+
+
+class Reading:
+    """Reads one blob of a stock, as far as it is here. `close` it. Its file stays open: it may be renamed meanwhile."""
+
+    def __init__(self, stock: Stock, digest: str) -> None:
+        self.digest = digest
+        self._stock = stock
+        self._file = -1
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Fill the beginning of `view`; 0 when the file is shorter than that. Raises OSError."""
+        recent = self._stock.recent
+        count = recent.copy(self.digest, offset, view) if recent else 0
+        return count or os.preadv(self.file, [view], offset)
+
+    @property
+    def file(self) -> int:
+        """The file's descriptor. Raises FileNotFoundError, OSError."""
+        if self._file < 0:
+            self._file = self._stock.open(self.digest)
+        return self._file
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1

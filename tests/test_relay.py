@@ -15,9 +15,10 @@ from mirrortools.bounds import Bounds, held_bytes
 from mirrortools.errors import NoSpace
 from mirrortools.feeding import SocketLink, Want, feed, read_some
 from mirrortools.frames import frame, read_frame
+from mirrortools.landing import Goods
 from mirrortools.model import Blob
 from mirrortools.passport import calling, new_passport
-from mirrortools.relay import Goods, Relay, Source, Standing, call, wants_of
+from mirrortools.relay import Relay, Source, Standing, call, wants_of
 from mirrortools.stock import Stock
 from tests.delivery import git_blob, noise, sha256_blob
 
