@@ -18,6 +18,7 @@ from mirrortools.errors import EdgeRefused, NoSpace
 from mirrortools.inlet import Inlet
 from mirrortools.model import Blob, RepoId
 from mirrortools.store import Store
+from mirrortools.tree import load_for_publishing
 
 if TYPE_CHECKING:
     from mirrortools.relay import Relay
@@ -49,6 +50,8 @@ class Exchange:
         self._bounds = bounds
         self._relays: dict[RepoId, Relay] = {}
         self._marks: dict[RepoId, str | None] = {}
+        self._planned: dict[RepoId, int] = {}
+        self._is_loaded = False
 
     def begin(
         self, repo: RepoId, incoming: Path, blobs: Collection[Blob], begun: Collection[Blob], terms: Terms
@@ -75,7 +78,7 @@ class Exchange:
             relay = Relay(goods, terms.passport, terms.ports, terms.limit_bytes_s)
         except (ssl.SSLError, OverflowError) as error:
             raise EdgeRefused(f"malformed request: {error!r}") from error
-        self._relays[repo] = relay
+        self._relays[repo], self._planned[repo] = relay, needed
         return {"port": relay.port, "pipe": relay.name, "address": own_address()}
 
     def draw(self, repo: RepoId, number: int, places: Sequence[tuple[str, int]], limit_bytes_s: int | None) -> None:
@@ -91,6 +94,9 @@ class Exchange:
     def flow(self, repo: RepoId, wait_s: float) -> dict[str, Any]:
         """Say how far a relay is; waits so long at most for the link to change."""
         lacking_bytes, standing = self._relay(repo).flow(wait_s)
+        if not self._is_loaded and lacking_bytes < self._planned[repo] // 2:
+            self._is_loaded = True
+            load_for_publishing()  # all edges would do that at once when the last bytes have come
         return {"lacking": lacking_bytes, "number": standing.number, "state": standing.state, "text": standing.text}
 
     def hashed(self, repo: RepoId, mark: str) -> Callable[[Blob], str | None]:

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,7 +77,17 @@ _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs"))
 _RESERVED_LAST = frozenset(
     ("auth-check", "commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info")
 )
+_FOR_PUBLISHING = ("mirrortools.revision", "mirrortools.pages", "html", "shutil", "tempfile")
 _GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+
+
+def load_for_publishing() -> None:
+    """Load what publishing needs besides, which runs that publish nothing do without.
+
+    Whoever knows that it comes does it while there is time.
+    """
+    for name in _FOR_PUBLISHING:
+        import_module(name)
 
 
 class Tree:

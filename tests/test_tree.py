@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,8 @@ from mirrortools.model import (
 )
 from mirrortools.store import Store
 from mirrortools.tree import Tree
+
+PROJECT = Path(__file__).parent.parent
 
 REPO = RepoId("models", "org/name")
 FIRST, SECOND = "a" * 40, "b" * 40
@@ -474,3 +478,19 @@ def test_the_latest_files_are_those_of_the_default_ref(
     if latest:
         assert str(link.readlink()) == f"../../../models/org/name/refs/{latest}"
         assert (link / "a").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_what_publishing_needs_can_be_loaded_before(tmp_path: Path, loads: bool) -> None:
+    """When it was, nothing is left to be loaded while everybody waits for the refs to move."""
+    code = (
+        "import sys; from pathlib import Path; from mirrortools import tree; from tests.delivery import publication\n"
+        f"root = Path({str(tmp_path)!r}); shown = publication(root, {{'a.safetensors': b'x', 'b.json': b'1'}})\n"
+        f"{'tree.load_for_publishing()' if loads else ''}\n"
+        "before = set(sys.modules); tree.Tree(root).publish(shown)\n"
+        "print(*sorted(name for name in set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
+
+    assert ("mirrortools.revision" in done.stdout.split()) == (not loads)
+    assert not loads or done.stdout.split() == []
