@@ -31,14 +31,17 @@ _log = logging.getLogger("mirrortools.sync")
 class Ahead:
     """One repository's deliveries, the part before its publication with them. Use it as a context manager.
 
-    `edges` are those that it goes to; `progress` is told of both parts.
+    `edges` are those that it goes to; `progress` is told of both parts. `siblings` are to have it too, and may help.
     """
 
-    def __init__(self, pool: EdgePool, root: Path, edges: Sequence[str], progress: Progress) -> None:
+    def __init__(
+        self, pool: EdgePool, root: Path, edges: Sequence[str], progress: Progress, siblings: Sequence[str] = ()
+    ) -> None:
         self._pool = pool
         self._root = root
         self._edges = edges
         self._progress = progress
+        self._siblings = siblings
         self._fan_out: FanOut | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._sessions: dict[str, EdgeSession] = {}
@@ -82,7 +85,11 @@ class Ahead:
     def deliver(self, publication: Publication) -> list[Delivery]:
         """Bring what is published to the edges, each as soon as what went ahead is there."""
         deliveries = self._pool.deliver(
-            publication, self._edges, self._tell_behind, lambda edge: self._session(edge, publication.realm)
+            publication,
+            self._edges,
+            self._tell_behind,
+            lambda edge: self._session(edge, publication.realm),
+            self._siblings,
         )
         if self._fan_out:
             self._pool.rates.update(self._fan_out.rates)

@@ -271,7 +271,8 @@ class EdgeSession:
         carried_bytes = 0
         if self._can_carry and (together is None or not together.is_limited) and not self.edge.rate_limit_bytes_s:
             carried_bytes = _CARRIED_BYTES if is_alone else _CARRIED_TO_MANY_BYTES
-        return Reached(self.edge, session, self._wire, fan_out, is_alone, carried_bytes)
+        is_helped = together is not None and together.is_helped
+        return Reached(self.edge, session, self._wire, fan_out, is_alone and not is_helped, carried_bytes)
 
     def _signed(self, publication: Publication, held: Held) -> tuple[Signed, dict[str, str]]:
         """The statement for what this edge shows, and its parts.

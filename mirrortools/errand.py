@@ -165,8 +165,8 @@ class Meter:
 class Reached:
     """An edge that was reached, and the ways there: its session, what is known of the wire, and other edges.
 
-    `fan_out` is where it meets them, None when it does not; `is_alone` is whether there are none. As much as
-    `carried_bytes` may go in a request.
+    `fan_out` is where it meets them, None when it does not; `is_alone` is whether none can feed it, or draw from it. As
+    much as `carried_bytes` may go in a request.
     """
 
     edge: EdgeConfig

@@ -230,6 +230,7 @@ class FanOut:
         with self._lock:
             self._known.pop(name, None)
             self._chain = self._chain.without(name)
+            self._call_lenders()
             self._arrange()
 
     def _arrange(self) -> None:

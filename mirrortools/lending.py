@@ -1,7 +1,8 @@
 """Who of the edges that have all of a delivery feeds those that lack much of it.
 
 An edge that is done waits here, until it is called to feed or nobody is left to be fed. So nothing is asked of it, and
-nobody logs in to it, without need.
+nobody logs in to it, without need. Edges that the delivery does not go to, but that are to have the repository, wait
+with them.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ MOST_LENDERS: Final = 3
 
 @dataclass(frozen=True)
 class Candidate:
-    """An edge that shows its share of what is delivered, and so has the blobs."""
+    """An edge that shows its share of what is delivered, and so has the blobs; or should, when that was not `seen`."""
 
     name: str
     share: Publication
     region: str = ""
+    seen: bool = True
 
     @cached_property
     def offers(self) -> frozenset[str]:
@@ -43,13 +45,15 @@ class Need:
 
 
 def lender(candidates: Iterable[Candidate], needs: Iterable[Need], rates: Mapping[str, float]) -> Candidate | None:
-    """Whom to call: who has what most of those want that lack much; of equals the fastest by `rates`, in bytes/s."""
+    """Whom to call: who has what most of those want that lack much; of equals one that was seen to have it, and of
+    those the fastest by `rates`, in bytes/s.
+    """
     wanted = [need.wants for need in needs if need.lacking_bytes >= LEAST_BYTES]
-    found: tuple[int, float] = (0, -1.0)
+    found: tuple[int, bool, float] = (0, False, -1.0)
     best = None
     for candidate in candidates if wanted else ():
         offers = candidate.offers
-        worth = sum(wants <= offers for wants in wanted), rates.get(candidate.name, 0.0)
+        worth = sum(wants <= offers for wants in wanted), candidate.seen, rates.get(candidate.name, 0.0)
         if worth[0] and worth > found:
             best, found = candidate, worth
     return best
@@ -75,11 +79,22 @@ class Lending:
         with self._changed:
             self._candidates |= {found.name: found for found in candidates if found.name not in self._called}
 
+    def end(self) -> None:
+        """Let nobody wait any longer."""
+        with self._changed:
+            self._left = 0
+            self._changed.notify_all()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nobody is left to be fed."""
+        return self._left <= 0
+
     def await_call(self, candidate: Candidate) -> bool:
         """Wait until an edge is called to feed others; False when the delivery ended without that."""
         with self._changed:
             self.offer([candidate])
-            self._changed.wait_for(lambda: self._left <= 0 or candidate.name in self._called)
+            self._changed.wait_for(lambda: self.has_ended or candidate.name in self._called)
             return candidate.name in self._called
 
     def call(self, needs: Iterable[Need], rates: Mapping[str, float], region: str | None = None) -> Candidate | None:
@@ -90,6 +105,7 @@ class Lending:
                 candidate
                 for candidate in self._candidates.values()
                 if region in (None, candidate.region) and called.count(candidate.region) < MOST_LENDERS
+                if not self.has_ended
             ]
             found = lender(waiting, needs, rates)
             if found:
@@ -101,4 +117,4 @@ class Lending:
     def wait_end(self, timeout_s: float) -> bool:
         """Wait for the end of the delivery, so long at most; whether it has ended."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._left <= 0, timeout_s)
+            return self._changed.wait_for(lambda: self.has_ended, timeout_s)

@@ -1,13 +1,15 @@
 """The edges of one run: all are served at once, a thread for each, and one that fails does not hold the others.
 
-Those that have all of a repository wait, and are called to feed those that lack much.
+Those that have all of a repository wait, and are called to feed those that lack much; so may be edges that the run does
+not go to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +32,8 @@ from mirrortools.transports import transport_to
 if TYPE_CHECKING:
     from mirrortools.fanout import FanOut
     from mirrortools.inflow import Inflow
+
+_log = logging.getLogger("mirrortools.sync")
 
 
 class EdgePool:
@@ -99,15 +103,24 @@ class EdgePool:
         edges: Sequence[str],
         progress: Progress = no_progress,
         choose: Callable[[str], EdgeSession] | None = None,
+        siblings: Iterable[str] = (),
     ) -> list[Delivery]:
         """Bring a repository to `edges`, all at once; give what came of each, in their order.
 
-        `choose` gives the session with an edge, when that is not the run's; it may take its time.
+        `choose` gives the session with an edge, when that is not the run's; it may take its time. `siblings` are edges
+        that are to have the repository and get nothing now: they may be called to help, and may fail.
         """
-        shown = self._shown(publication, edges)
-        if len(shown) < len(edges):
-            shown |= self._bring(publication, edges, shown, progress, choose)
-        return [shown[name] for name in edges]
+        deliveries = self._shown(publication, edges)
+        rest = [name for name in edges if name not in deliveries]
+        if rest:
+            helpers = (
+                self._helpers(publication, deliveries, siblings) if self._may_draw(rest, publication.realm) else []
+            )
+            is_alone = len(edges) == 1
+            together = Together(self.rates, self._total, len(rest), is_alone=is_alone, is_helped=bool(helpers))
+            with closing(together), self._helping(publication, helpers, together):
+                deliveries |= self._bring(publication, rest, progress, choose, together)
+        return [deliveries[name] for name in edges]
 
     def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
         """The edges that have noted that they show a publication: there is nothing to do, and nothing to ask."""
@@ -131,27 +144,21 @@ class EdgePool:
         self,
         publication: Publication,
         edges: Sequence[str],
-        shown: Mapping[str, Delivery],
         progress: Progress,
         choose: Callable[[str], EdgeSession] | None,
+        together: Together,
     ) -> dict[str, Delivery]:
-        """Bring a repository to those of `edges` that do not show it; the others may be called to help."""
+        """Bring a repository to `edges` that do not show it; each may be called to help the others then."""
         choose = choose or (lambda name: self.session(name, publication.realm))
-        rest = [name for name in edges if name not in shown]
-        full = list(shown) if self._may_draw(rest, publication.realm) else []
-        together = Together(self.rates, self._total, len(rest), is_alone=len(edges) == 1)
 
         def bring(name: str) -> Delivery:
-            if name in shown:
-                self._lend(self.session(name, publication.realm), publication, together)
-                return shown[name]
             try:
                 session = choose(name)
                 delivery = session.deliver(publication, progress, together)
             finally:
                 together.lending.one_done()
-            if not delivery.error:
-                self._lend(session, publication, together)
+            if not delivery.error and session.can_relay and not together.has_fed(name):
+                self._help(Candidate(name, session.share(publication), session.edge.region), publication, together, {})
             return delivery
 
         def bring_again(name: str) -> Delivery:
@@ -159,37 +166,65 @@ class EdgePool:
             session.forgive()
             return session.deliver(publication, progress, together)
 
-        with closing(together):
-            deliveries = self._all_at_once([*rest, *full], bring)
-            # Those that were cut off in the middle have one more try when others can feed them now.
-            cut_off = [name for name, delivery in deliveries.items() if _was_cut_off(delivery)]
-            if not all(delivery.error for delivery in deliveries.values()):
-                for name, delivery in self._all_at_once(cut_off, bring_again).items():
-                    deliveries[name] = delivery.after(deliveries[name])
-            self.rates.update(together.rates)
-            return deliveries
+        deliveries = self._all_at_once(edges, bring)
+        # Those that were cut off in the middle have one more try when others can feed them now.
+        cut_off = [name for name, delivery in deliveries.items() if _was_cut_off(delivery)]
+        if not all(delivery.error for delivery in deliveries.values()):
+            for name, delivery in self._all_at_once(cut_off, bring_again).items():
+                deliveries[name] = delivery.after(deliveries[name])
+        self.rates.update(together.rates)
+        return deliveries
 
     def _may_draw(self, rest: Iterable[str], realm: Realm) -> bool:
         """Whether any of these edges may have something to draw: for those that were lost nobody need wait."""
         sessions = [self._sessions.get((name, realm)) for name in rest]
         return any(session and not session.is_lost for session in sessions)
 
-    def _lend(self, session: EdgeSession, publication: Publication, together: Together) -> None:
+    def _helpers(self, publication: Publication, full: Iterable[str], siblings: Iterable[str]) -> list[Candidate]:
+        """Those that may be called to feed: edges of the run that have all, and others that should."""
+        sessions = self._sessions
+        seen = [sessions[name, publication.realm] for name in full]
+        unseen = [sessions[name, publication.realm] for name in siblings if (name, publication.realm) in sessions]
+        able = [session for session in seen if session.can_relay]
+        able += [session for session in unseen if session.edge.scheme == "ssh" and not session.is_lost]
+        return [Candidate(s.edge.name, s.share(publication), s.edge.region, s in seen) for s in able]
+
+    @contextmanager
+    def _helping(self, publication: Publication, candidates: Sequence[Candidate], together: Together) -> Iterator[None]:
+        """Have these wait for a call while the block delivers; a thread for each."""
+        if not candidates:
+            yield
+            return
+        called: dict[str, EdgeSession] = {}
+        together.lending.offer(candidates)
+        with ThreadPoolExecutor(len(candidates), "help") as threads:
+            try:
+                for candidate in candidates:
+                    threads.submit(self._help, candidate, publication, together, called)
+                yield
+            finally:
+                together.lending.end()
+                for name, session in list(called.items()):
+                    if not together.has_fed(name):
+                        session.abort()  # it was called, and is not there yet
+
+    def _help(
+        self, candidate: Candidate, publication: Publication, together: Together, called: dict[str, EdgeSession]
+    ) -> None:
         """Have an edge feed others when it is called to; what fails there this host does.
 
         In a session of its own, as its other repositories are not to wait.
         """
-        name = session.edge.name
-        if not session.can_relay or together.has_fed(name):
+        if not together.lending.await_call(candidate):
             return
-        if not together.lending.await_call(Candidate(name, session.share(publication), session.edge.region)):
-            return
-        further = self.further_session(name, publication)
+        further = called[candidate.name] = self.further_session(candidate.name, publication)
         try:
-            with suppress(MirrorError):
+            if not together.lending.has_ended:
                 further.lend(publication, together.fan_out())
+        except MirrorError as error:
+            _log.info("mirrortool: %s: edge %s did not feed others: %s", publication.repo, candidate.name, error)
         finally:
-            together.fan_out().dismiss(name)
+            together.fan_out().dismiss(candidate.name)
             self.end_further(further)
 
     def abort(self) -> None:

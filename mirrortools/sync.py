@@ -107,6 +107,10 @@ class Wish(NamedTuple):
         """The edges to bring a repository to."""
         return [name for name in repository.edges if self.edges is None or name in self.edges]
 
+    def siblings_of(self, repository: RepositoryConfig) -> list[str]:
+        """The edges that are to have a repository, and are not brought it in this run."""
+        return [name for name in repository.edges if self.edges is not None and name not in self.edges]
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -336,7 +340,8 @@ def _ahead(repository: RepositoryConfig, call: Call) -> Iterator[Ahead | None]:
     from mirrortools.outgoing import Outgoing
 
     outgoing = Outgoing(call.origin.state, call.watch.delivered)
-    with Ahead(call.pool, call.origin.root, call.wish.edges_of(repository), outgoing) as ahead:
+    edges, siblings = call.wish.edges_of(repository), call.wish.siblings_of(repository)
+    with Ahead(call.pool, call.origin.root, edges, outgoing, siblings) as ahead:
         yield ahead
 
 

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 class Together:
-    """Where the errands of one delivery meet, made when the first of them has something to send."""
+    """Where the errands of one delivery meet, made when the first of them has something to send.
 
-    def __init__(self, rates: Mapping[str, float], total: Throttle, edges: int, *, is_alone: bool) -> None:
-        self.is_alone = is_alone
+    `is_alone` is whether it goes to a single edge, `is_helped` whether there are others that may feed that.
+    """
+
+    def __init__(
+        self, rates: Mapping[str, float], total: Throttle, edges: int, *, is_alone: bool, is_helped: bool = False
+    ) -> None:
+        self.is_alone, self.is_helped = is_alone, is_helped
         self.lending = Lending(edges)
         self.is_limited = total.is_limited
         self._words = rates, total

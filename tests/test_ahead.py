@@ -70,8 +70,14 @@ class FakePool(EdgePool):
         return self.own[edge]
 
     def deliver(  # type: ignore[override]
-        self, publication: Publication, edges: Sequence[str], progress: Progress, choose: Callable[[str], FakeSession]
+        self,
+        publication: Publication,
+        edges: Sequence[str],
+        progress: Progress,
+        choose: Callable[[str], FakeSession],
+        siblings: Sequence[str],
     ) -> list[Delivery]:
+        assert not siblings
         self.used = {name: choose(name) for name in edges}
         for name in edges:
             progress(name, publication.repo, 1, 3)

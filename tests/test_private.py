@@ -13,6 +13,7 @@ from mirrortools.config import load
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.model import Publication, Realm
 from mirrortools.store import Store
+from mirrortools.sync import Wish
 from mirrortools.tree import Tree
 from tests.delivery import noise, publication
 from tests.mirror import Mirror
@@ -24,6 +25,7 @@ backup_source: https://other.example
 edges: {bj1: {url: "ssh://mirror@bj1.example/srv/m"}}
 groups: {team-vision: [carol, bob]}
 """
+REFUSES = ", exclude_repositories: ['acme/*']"
 
 
 def read(folder: Path, job: str) -> Path:
@@ -51,6 +53,19 @@ def test_a_private_name_is_asked_of_no_source_but_its_own_and_sent_to_no_edge_un
 
     assert repository.backup_source is None
     assert repository.edges == ()
+
+
+def test_who_may_help_is_who_is_to_have_the_repository(tmp_path: Path) -> None:
+    """Neither edges for what is public, nor those that may not have it by their own rules, nor those of the run."""
+    path = read(tmp_path, "private: true\nreaders: [a]\nedges: [new, b, c]\nrepositories: [acme/a]\n")
+    form = "{{url: 'ssh://m@{0}/srv/m', private: true{1}}}"
+    others = "".join(f"  {name}: {form.format(name, own)}\n" for name, own in (("new", ""), ("b", ""), ("c", REFUSES)))
+    path.write_text(MAIN.replace("edges: {bj1:", f"edges:\n{others}  bj1: ").replace("}}\ngroups", "}\ngroups"))
+    (repository,) = load(path, {}).repositories()
+
+    assert Wish(edges=("new",)).siblings_of(repository) == ["b"]
+    assert Wish(edges=("new", "b")).siblings_of(repository) == []
+    assert Wish().siblings_of(repository) == []
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,14 @@ class Site:
         document |= {"repositories": [REPO], **({"edges": forms} if forms else {}), **more}
         self.config.write_text(yaml.safe_dump(document))
 
-    def command(self, verb: str) -> list[str]:
+    def command(self, verb: str, *more: str) -> list[str]:
         """The words of a run of everything."""
         program = Path(sys.executable).with_name("mirrortool")
-        return [str(program), "--config", str(self.config), verb, "--all", "--json"]
+        return [str(program), "--config", str(self.config), verb, "--all", "--json", *more]
 
-    def deliver(self) -> subprocess.Popen[str]:
+    def deliver(self, *more: str) -> subprocess.Popen[str]:
         """Deliver from the origin's host."""
-        words = self.network["origin"].command(self.command("deliver"))
+        words = self.network["origin"].command(self.command("deliver", *more))
         env = environment(self.folder)
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
@@ -244,6 +244,20 @@ def test_a_new_edge_is_filled_from_its_siblings(site: Site) -> None:
 
     assert site.served("e3") == CONTENT
     assert site.sent_bytes("origin") - before < 0.2 * SIZE, said
+
+
+def test_a_new_edge_that_is_named_alone_is_filled_from_its_siblings(site: Site) -> None:
+    """One that the run does not go to is called; another one is down, which is not the run's fault."""
+    site.seed("e1", "e2")
+    site.network["e1"].crash()
+    site.configure({name: {} for name in EDGES})
+    before = site.sent_bytes("origin")
+    status, said = ended(site.deliver("--edge", "e3"))
+
+    assert status == 0, said
+    assert site.served("e3") == CONTENT
+    assert site.sent_bytes("origin") - before < 0.2 * SIZE, said
+    assert drawn(said) == {("e3", "e2")}
 
 
 def test_several_revisions_that_an_edge_missed_come_from_its_siblings(site: Site) -> None:
