@@ -165,7 +165,7 @@ class EdgeSession:
             answer = session.ask({"ask": "begin", "repo": repo.path, "blobs": blob_items(blobs)})
             with understood(self.edge.name):
                 lost = Holding.from_json(answer, blobs).lacking.keys()
-            fan_out.lend(Parcel(self.edge, repo, {}, blobs - lost, self._here.store.served), session)
+            fan_out.lend(Parcel(self.edge, repo, {}, blobs - lost, [self._here.store.served]), session)
 
     @property
     def is_lost(self) -> bool:

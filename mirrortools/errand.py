@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mirrortools.access import reason
+from mirrortools.cargo import Cargo
 from mirrortools.config import EdgeConfig
 from mirrortools.deltas import Delta, Deltas
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, StoreError, UpstreamError
@@ -205,21 +206,19 @@ class Errand:
         `held` are the parts that it has: their manifests need not travel. Of a blob that has an older one on the edge,
         what is new travels alone.
         """
-        holding = self._begin()
-        check_room(self.reached, self.publication.repo, holding)
-        self._check_present(holding)
-        deltas = self._deltas(holding)
-        saved_bytes = sum(delta.saved_bytes for delta in deltas)
-        self.meter.plan(len(holding.lacking), holding.bytes_planned - saved_bytes, saved_bytes)
-        patched = self._patch(holding, deltas)
-        self.meter.save(sum(delta.saved_bytes for delta in deltas if delta.blob in patched))
-        bad = self._send_and_adopt(holding, patched)
+        deltas = self._deltas()
+        holding = self._begin([delta.fresh for delta in deltas if delta.fresh.size])
+        cargo = Cargo.of(holding.lacking, self.publication.blobs, self.store.served, deltas)
+        check_room(self.reached, self.publication.repo, holding, cargo.passing_bytes)
+        self._check_present(cargo)
+        self.meter.plan(len(cargo.lacking), cargo.planned_bytes, cargo.saved_bytes)
+        bad = self._send_and_adopt(cargo, holding.folder)
         if bad:
             self._check_own(bad)
             # What the edge found wrong is gone there: the same files once more, whole, and from here alone: who fed it
             # may have them wrong too.
             direct = replace(self, reached=replace(self.reached, fan_out=None))
-            bad = direct._send_and_adopt(Holding(dict.fromkeys(bad, 0), holding.folder, holding.free_bytes), set())
+            bad = direct._send_and_adopt(cargo.whole(bad), holding.folder)
         if bad:
             reason = next(iter(bad.values()))
             raise IntegrityError(
@@ -241,14 +240,14 @@ class Errand:
                     f"(edge {self.edge.name} found it); remove that file and run `mirrortool sync` to fetch it again"
                 )
 
-    def _begin(self) -> Holding:
-        blobs = self.publication.blobs
-        answer = self.session.ask(self._request("begin", blobs))
-        with understood(self.edge.name):
-            return Holding.from_json(answer, blobs)
+    def _deltas(self) -> list[Delta]:
+        """How to make lacking blobs of which nothing has arrived out of older ones that the edge has.
 
-    def _deltas(self, holding: Holding) -> list[Delta]:
-        """How to make lacking blobs of which nothing has arrived out of older ones that the edge has."""
+        They are made before the delivery begins, which has to name what may come.
+        """
+        if not self.older:
+            return []
+        holding = self._holding("have", self.publication.blobs)
         alive = _Pinger(self.session, self.meter, 0)
         deltas = []
         for blob in holding.incomplete:
@@ -257,13 +256,20 @@ class Errand:
                 alive.ping()
         return [delta for delta in deltas if delta]
 
-    def _patch(self, holding: Holding, deltas: Sequence[Delta]) -> set[Blob]:
-        """Have blobs made on the edge out of older ones; give those that were, which need not be sent."""
-        if not deltas:
-            return set()
-        fresh = [delta.fresh for delta in deltas if delta.fresh.size]
-        self._send_from(deltas[0].folder, holding.folder, dict.fromkeys(fresh, 0))
-        return {delta.blob for delta in deltas if self.session.ask(self._patch_request(delta)).get("patched") is True}
+    def _begin(self, fresh: Iterable[Blob]) -> Holding:
+        return self._holding("begin", self.publication.blobs.union(fresh))
+
+    def _holding(self, ask: str, blobs: frozenset[Blob]) -> Holding:
+        answer = self.session.ask(self._request(ask, blobs))
+        with understood(self.edge.name):
+            return Holding.from_json(answer, blobs)
+
+    def _patch(self, cargo: Cargo) -> None:
+        """Have blobs made on the edge out of older ones. Those that it cannot make it will call bad."""
+        if not cargo.deltas:
+            return
+        patched = [d for d in cargo.deltas if self.session.ask(self._patch_request(d)).get("patched") is True]
+        self.meter.save(sum(delta.saved_bytes for delta in patched))
 
     def _patch_request(self, delta: Delta) -> dict[str, Any]:
         names = {"blob": delta.blob, "base": delta.base, "fresh": delta.fresh}
@@ -271,62 +277,68 @@ class Errand:
         steps = [[int(step.is_new), step.offset, step.length] for step in delta.steps]
         return {"ask": "patch", "repo": self.publication.repo.path, **items, "steps": steps}
 
-    def _send_and_adopt(self, holding: Holding, patched: Container[Blob]) -> dict[Blob, str]:
-        """Give the blobs that the edge found wrong, with its reasons. Those that are `patched` are not sent."""
-        if not holding.lacking:
+    def _send_and_adopt(self, cargo: Cargo, folder: str) -> dict[Blob, str]:
+        """Give the blobs that the edge found wrong, with its reasons."""
+        if not cargo.lacking:
             return {}
-        unsent = [blob for blob in holding.incomplete if blob not in patched]
-        carried_bytes = self.reached.carried_bytes
-        if carried_bytes and sum(blob.size for blob in unsent) <= carried_bytes:
-            self._carry(unsent)
-        elif rest := self._pass_on(holding, unsent):
-            self._send(holding, rest)
-        answer = self.session.ask(self._request("adopt", holding.lacking))
+        files, carried_bytes = cargo.travelling, self.reached.carried_bytes
+        if carried_bytes and sum(file.size for file in files) <= carried_bytes:
+            self._carry(cargo, files)
+        elif rest := self._pass_on(cargo, files):
+            self._send(cargo, folder, rest)
+        self._patch(cargo)
+        answer = self.session.ask(self._request("adopt", cargo.lacking))
         with understood(self.edge.name):
             bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
-            if not bad.keys() <= holding.lacking.keys():
+            if not bad.keys() <= cargo.lacking:
                 raise ValueError("it calls blobs bad that were not sent")
             return bad
 
-    def _carry(self, blobs: Sequence[Blob]) -> None:
-        """Send blobs in a request, which is quicker than to begin anything else as long as they are little."""
-        if not blobs:
-            return
+    def _carry(self, cargo: Cargo, files: Iterable[Blob]) -> None:
+        """Send files in a request, which is quicker than to begin anything else as long as they are little."""
         try:
             contents = [
-                [blob.algorithm, blob.digest, blob.size, b64encode(self.store.path(blob).read_bytes()).decode()]
-                for blob in blobs
+                [
+                    file.algorithm,
+                    file.digest,
+                    file.size,
+                    b64encode((cargo.source(file) / file.path).read_bytes()).decode(),
+                ]
+                for file in files
             ]
         except OSError as error:
             raise StoreError(f"{error.filename}: {reason(error)}; `mirrortool sync` fetches what is gone") from error
-        self.session.ask({"ask": "carry", "repo": self.publication.repo.path, "contents": contents})
-        self.meter.batch_done(sum(blob.size for blob in blobs))
+        if contents:
+            self.session.ask({"ask": "carry", "repo": self.publication.repo.path, "contents": contents})
+            self.meter.batch_done(sum(file.size for file in files))
 
-    def _check_present(self, holding: Holding) -> None:
-        lost = [blob for blob in holding.incomplete if not self.store.has(blob)]
+    def _check_present(self, cargo: Cargo) -> None:
+        lost = [blob for blob in cargo.travelling if blob in cargo.lacking and not self.store.has(blob)]
         if lost:
             raise StoreError(
                 f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
                 f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
             )
 
-    def _pass_on(self, holding: Holding, blobs: Sequence[Blob]) -> Sequence[Blob]:
-        """Bring blobs by way of other edges where that goes; what is left to be sent.
+    def _pass_on(self, cargo: Cargo, files: Iterable[Blob]) -> list[Blob]:
+        """Bring files by way of other edges where that goes; what is left to be sent.
 
         For a single edge what shrinks on a slow way is left: a relay does not compress.
         """
-        squeezed = self._squeezable(self.store.served, blobs) if self.reached.is_alone else set()
-        relayed = [blob for blob in blobs if blob not in squeezed]
-        return sorted(squeezed) if relayed and self._relayed(holding, relayed) else blobs
+        squeezed = self._squeezable(cargo, files) if self.reached.is_alone else set()
+        relayed = [file for file in files if file not in squeezed]
+        return sorted(squeezed) if relayed and self._relayed(cargo, relayed) else list(files)
 
-    def _relayed(self, holding: Holding, blobs: Sequence[Blob]) -> bool:
-        """Bring blobs by way of other edges, or from here as they would; whether that brought them all."""
+    def _relayed(self, cargo: Cargo, files: Iterable[Blob]) -> bool:
+        """Bring files by way of other edges, or from here as they would; whether that brought them all."""
         if self.reached.fan_out is None:
             return False
         from mirrortools.fanout import Parcel
 
-        lacking, begun = {blob: holding.lacking[blob] for blob in blobs}, self.publication.blobs
-        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, self.store.served)
+        lacking = {file: cargo.travelling[file] for file in files}
+        # What it makes itself it can pass on when that is made, not now.
+        begun = self.publication.blobs - {delta.blob for delta in cargo.deltas}
+        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, cargo.sources)
         brought = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
         self.meter.batch_done(brought.sent_bytes if brought else 0)
         if brought is None:
@@ -334,26 +346,24 @@ class Errand:
         self.meter.relayed(parcel.bytes_planned - brought.sent_bytes, brought.feeders)
         return True
 
-    def _send(self, holding: Holding, blobs: Sequence[Blob]) -> None:
-        self._send_from(self.store.served, holding.folder, {blob: holding.lacking[blob] for blob in blobs})
+    def _send(self, cargo: Cargo, folder: str, files: Iterable[Blob]) -> None:
+        """Send files of which so much is there already; on a slow way those compressed that shrink."""
+        squeezed = self._squeezable(cargo, files)
+        batches: dict[tuple[Path, bool], list[Blob]] = {}
+        for file in files:
+            batches.setdefault((cargo.source(file), file in squeezed), []).append(file)
+        for (source, compress), some in batches.items():
+            progress = _Pinger(self.session, self.meter, sum(cargo.travelling[file] for file in some))
+            started_s = time.monotonic()
+            sent_bytes = self.session.send(Batch(sorted(some), source, folder, progress, compress)).bytes_on_wire
+            self.reached.wire.took(sent_bytes, time.monotonic() - started_s)
+            self.meter.batch_done(sent_bytes)
 
-    def _send_from(self, source: Path, folder: str, blobs: Mapping[Blob, int]) -> None:
-        """Send blobs of which so much is there already; on a slow way those compressed that shrink."""
-        squeezed = self._squeezable(source, blobs)
-        for compress, some in ((False, blobs.keys() - squeezed), (True, blobs.keys() & squeezed)):
-            if some:
-                progress = _Pinger(self.session, self.meter, sum(blobs[blob] for blob in some))
-                batch = Batch(sorted(some), source, folder, progress, compress)
-                started_s = time.monotonic()
-                sent_bytes = self.session.send(batch).bytes_on_wire
-                self.reached.wire.took(sent_bytes, time.monotonic() - started_s)
-                self.meter.batch_done(sent_bytes)
-
-    def _squeezable(self, source: Path, blobs: Iterable[Blob]) -> set[Blob]:
+    def _squeezable(self, cargo: Cargo, files: Iterable[Blob]) -> set[Blob]:
         if not self.reached.wire.is_slow:
             return set()
         try:
-            return worth_it(blobs, source)
+            return {file for file in files if worth_it([file], cargo.source(file))}
         except OSError as error:
             raise StoreError(f"{error.filename}: {reason(error)}; `mirrortool sync` fetches what is gone") from error
 
@@ -384,11 +394,14 @@ class _Pinger:
             self._session.ask({"ask": "ping"})
 
 
-def check_room(reached: Reached, repo: RepoId, holding: Holding) -> None:
-    """Refuse before the first byte what an edge has no room for. Raises NoSpace, EdgeError."""
-    blob_bytes = sum(blob.size for blob in holding.lacking)
-    arrived_bytes = blob_bytes - holding.bytes_planned
-    need = Need(repo, len(holding.lacking), blob_bytes, arrived_bytes)
+def check_room(reached: Reached, repo: RepoId, holding: Holding, passing_bytes: int = 0) -> None:
+    """Refuse before the first byte what an edge has no room for; so much of it is needed for a while alone.
+
+    Raises NoSpace, EdgeError.
+    """
+    all_bytes = sum(blob.size for blob in holding.lacking)
+    arrived_bytes = all_bytes - holding.bytes_planned
+    need = Need(repo, len(holding.lacking), all_bytes - passing_bytes, arrived_bytes, passing_bytes)
     check_disk(reached.edge, need, holding.free_bytes)
     if reached.edge.quota_bytes is not None and need.blobs:
         answer = reached.session.ask({"ask": "usage"})

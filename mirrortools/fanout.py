@@ -52,15 +52,15 @@ Told = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What is brought to one edge: `lacking` with how much of each is there, from `source` here, below which each is
-    at `Blob.path`. `begun` is all of the repository that the edge has or will have.
+    """What is brought to one edge: `lacking` with how much of each is there; here each is at `Blob.path` below one of
+    `sources`. `begun` is all of the repository that the edge has besides, or will have by what is brought.
     """
 
     edge: EdgeConfig
     repo: RepoId
     lacking: Mapping[Blob, int]
     begun: frozenset[Blob]
-    source: Path
+    sources: Sequence[Path]
 
     @property
     def bytes_planned(self) -> int:
@@ -205,7 +205,7 @@ class FanOut:
     def _join(self, parcel: Parcel, session: Session) -> _Standing:
         for blob in parcel.lacking:
             if not self._stock.knows(blob.digest):
-                self._stock.put(blob.digest, blob.size, parcel.source / blob.path)
+                self._stock.put(blob.digest, blob.size, *(source / blob.path for source in parcel.sources))
         with self._lock:
             passport = self._passport
         answer = session.ask(_relay_request(parcel, passport))

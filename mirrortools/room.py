@@ -15,12 +15,16 @@ BYTES_PER_BLOB = 8192
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one repository needs on an edge: so many blobs of this size, of which some bytes have arrived before."""
+    """What one repository needs on an edge: so many blobs of this size, of which some bytes have arrived before.
+
+    `passing_bytes` are files that it needs until the blobs are made.
+    """
 
     repo: RepoId
     blobs: int
     blob_bytes: int
     arrived_bytes: int = 0
+    passing_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -29,8 +33,8 @@ class Need:
 
     @property
     def more_bytes(self) -> int:
-        """What it will take besides what has arrived."""
-        return self.total_bytes - self.arrived_bytes
+        """What it will take for a while, besides what has arrived."""
+        return self.total_bytes + self.passing_bytes - self.arrived_bytes
 
 
 def check_disk(edge: EdgeConfig, need: Need, free_bytes: int) -> None:

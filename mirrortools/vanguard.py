@@ -36,7 +36,8 @@ class Vanguard:
         self.meter.plan(len(lacking), planned_bytes)
         if not lacking:
             return
-        parcel = Parcel(self.reached.edge, self.repo, lacking, self.blobs, self.source)
+        offered = self.blobs - (holding.lacking.keys() - lacking.keys())
+        parcel = Parcel(self.reached.edge, self.repo, lacking, offered, [self.source])
         brought = fan_out.bring(parcel, self.reached.session, self.meter.batch_at)
         if brought:
             self.meter.batch_done(brought.sent_bytes)

@@ -310,3 +310,28 @@ def test_what_rotted_at_a_feeder_comes_from_the_origin(site: Site) -> None:
     site.fill(*EDGES)
 
     assert site.served("e3") == CONTENT
+
+
+def test_what_changed_leaves_the_origin_once(site: Site) -> None:
+    """Edges that have the older blob pass the new bytes on, and each makes the blob by itself."""
+    site.seed("e1", "e2")
+    changed = CONTENT[: 3 * MIB] + noise(6 * MIB, 8) + CONTENT[9 * MIB - 1000 :]
+    site.change(changed)
+    before = site.sent_bytes("origin")
+    said = site.fill("e1", "e2")
+    sent_bytes = site.sent_bytes("origin") - before
+    told = json.loads(said)[0]["deliveries"]
+
+    assert [site.served(name) == changed for name in ("e1", "e2")] == [True] * 2
+    assert 6 * MIB < sent_bytes < 1.4 * 6 * MIB
+    assert 6 * MIB < sum(edge["sent_bytes"] for edge in told) <= sent_bytes
+
+
+def test_an_edge_that_lacks_what_changed_gets_it_whole(site: Site) -> None:
+    """Beside others that get the new bytes alone."""
+    site.seed("e1", "e2")
+    changed = CONTENT[: 3 * MIB] + noise(6 * MIB, 8) + CONTENT[9 * MIB :]
+    site.change(changed)
+    site.fill(*EDGES)
+
+    assert [site.served(name) == changed for name in EDGES] == [True] * 3
