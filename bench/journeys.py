@@ -147,6 +147,21 @@ def _to_many(scale: float) -> list[Journey]:
     ]
 
 
+def _changed_to_many(scale: float) -> Journey:
+    size = max(64 * MIB, int(512 * scale) * MIB)
+    old = Content(1, size, "changed-six")
+    return Journey(
+        "changed-six",
+        f"{brief_size(size)}, 5 % changed in place, to 6 edges",
+        replace(old, runs=max(1, size // 20 // (4 * MIB))),
+        6,
+        RATE_BITS,
+        (OURS, Delta()),
+        (Target(SIZE, 0.06), Target("rsync-delta", 0.5)),
+        scene=Before(old),
+    )
+
+
 def _of_changes(scale: float) -> list[Journey]:
     size = max(64 * MIB, int(2 * GIB * scale) // MIB * MIB)
     old = Content(1, size, "changed")
@@ -178,6 +193,7 @@ def _of_changes(scale: float) -> list[Journey]:
             (sixth, Target("rsync-delta", 1.0)),
             scene=Before(old_shifted),
         ),
+        _changed_to_many(scale),
         Journey(
             "hundred",
             f"100 changed files in a tree of {entries:,} entries to one edge",
