@@ -321,7 +321,9 @@ class _Errand:
             sources,
             self._reach.connections,
             older=self._older(blobs),
-            terms={source.name: Terms(source.name, None, _MINIMUM_RATE, together=True) for source in sources},
+            terms={
+                source.name: Terms(source.name, None, _MINIMUM_RATE, together=True, load=True) for source in sources
+            },
             remedy=f"{self._layout.root} stays as it was. Tell whoever runs that host, or name another one by --from",
         )
         fetch({blob: self._names[blob] for blob in blobs}, desk, progress)

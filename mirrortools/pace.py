@@ -116,12 +116,13 @@ class Beside:
 
     One to each of the `sources` is tried, then twice as many, as long as half of what the others bring at least comes
     on top: where all share a link that is full, what they bring is missing from the first one. After that there are
-    half as many, none at the end, and they are tried again after ten seconds. When all have been found to pay they are
-    kept.
+    half as many, `least` at the end, and they are tried again after ten seconds. When all have been found to pay they
+    are kept.
     """
 
     most: int
     sources: int = 1
+    least: int = 0
     connections: int = 0
     _before: Seen | None = None
     _own_before: int = 0
@@ -153,7 +154,7 @@ class Beside:
         if self._rate_before is None or (gained > 0 and rate - self._rate_before > _ON_TOP * gained):
             self._grow(rate, own)
         else:
-            self.connections //= 2
+            self.connections = min(self.most, max(self.least, self.connections // 2))
             self._rate_before = None
             self._hold_until_s = now_s + HOLD_S
 

@@ -713,45 +713,34 @@ class Sluggish(Steady):
     pace_s = 0.5
 
 
-def several(root: Path, content: bytes, *others: FakeSource) -> tuple[Desk, FakeSource]:
-    """A desk with a steady first source and others that may be used beside it; as many connections as pay."""
-    first, state = Steady("first", [content], Faults(at_most=4096)), root / "state"
-    terms = {source.name: Terms(source.name, together=True) for source in others}
-    desk = Desk(Store(root), state / "partial", state / "quarantine", (first, *others), None, 8192, terms=terms)
-    return desk, first
-
-
-def steady(content: bytes, *names: str, wrong: bool = False) -> list[FakeSource]:
-    """Sources that are limited each for itself."""
-    return [Steady(name, [content], Faults(at_most=4096, wrong=wrong)) for name in names]
+def several(root: Path, content: bytes, workers: int | None, *kinds: type[FakeSource]) -> Desk:
+    """A desk with sources that are limited each for itself, s0 and so on, which share the load."""
+    sources = tuple(kind(f"s{i}", [content], Faults(at_most=4096)) for i, kind in enumerate(kinds))
+    terms = {source.name: Terms(source.name, together=True, load=True) for source in sources}
+    state = root / "state"
+    return Desk(Store(root), state / "partial", state / "quarantine", sources, workers, 8192, terms=terms)
 
 
 def test_four_sources_bring_a_blob_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the first four brings something, in requests of their own; the others wait for failures."""
+    """Each of the first four brings something, beside as many connections to the first as pay; a fifth one waits."""
     monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
-    content = noise(8 << 20)
-    desk, first = several(tmp_path, content, *steady(content, "b", "c", "d", "e"))
-    progress = Progress()
-    bring(desk, content, progress=progress)
+    content, progress = noise(6 << 20), Progress()
+    bring(desk := several(tmp_path, content, None, *[Steady] * 5), content, progress=progress)
 
     assert stored(desk, content) == content
-    assert progress.from_source.keys() == {"first", "b", "c", "d"}
-    assert progress.from_source["first"] == first.sent_bytes
+    assert progress.from_source.keys() == {"s0", "s1", "s2", "s3"}
     assert progress.fetched_bytes <= len(content) * 1.1
 
 
 def test_a_slow_one_of_several_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It brings what it can, and what it is at when the others are done, they take from it."""
     monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
-    content = noise(8 << 20)
-    slow = Sluggish("slow", [content], Faults(at_most=4096))
-    desk, _ = several(tmp_path, content, slow, *steady(content, "b", "c"))
-    progress = Progress()
-    bring(desk, content, progress=progress)
+    content, progress = noise(2 << 20), Progress()
+    bring(desk := several(tmp_path, content, 3, Steady, Sluggish, Steady), content, progress=progress)
 
     assert stored(desk, content) == content
-    assert {"first", "b", "c"} <= progress.from_source.keys()
-    assert progress.from_source.get("slow", 0) < len(content) / 20
+    assert {"s0", "s2"} <= progress.from_source.keys()
+    assert progress.from_source.get("s1", 0) < len(content) / 20
 
 
 class Liar(Steady):
@@ -763,23 +752,17 @@ class Liar(Steady):
         return reader
 
 
-@pytest.mark.parametrize("place", [0, 1, 3])
+@pytest.mark.parametrize("place", [0, 3])
 def test_one_of_several_that_is_wrong_is_cut_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, place: int
 ) -> None:
     """Wherever it stands among them, the blob comes right, and it is named."""
     monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
-    content = noise(4 << 20)
-    sources = [
-        (Liar if number == place else Steady)(f"s{number}", [content], Faults(at_most=4096)) for number in range(4)
-    ]
-    terms = {source.name: Terms(source.name, together=True) for source in sources}
-    state = tmp_path / "state"
-    desk = Desk(Store(tmp_path), state / "partial", state / "quarantine", tuple(sources), None, 8192, terms=terms)
+    content, kinds = noise(1 << 20), [Liar if number == place else Steady for number in range(4)]
+    desk = several(tmp_path, content, 4, *kinds)
     bring(desk, content)
 
     assert stored(desk, content) == content
-    assert sources[place].asked
     assert f"s{place}: gave wrong bytes of f0" in caplog.text
 
 

@@ -140,6 +140,16 @@ def test_a_second_source_gets_none_where_both_share_a_full_link() -> None:
     assert second.connections == 0
 
 
+def test_some_connections_are_kept_whatever_they_bring() -> None:
+    """Hosts that share the load of the first one keep theirs on a full link, too."""
+    kept = Beside(MOST, 3, 3)
+    for step in range(60):
+        kept.observe(Seen(step * 1.0, step * 10**6), step * 10**5, kept.connections, is_first_settled=True)
+        assert step < 2 or kept.connections >= 3
+
+    assert kept.connections <= 6
+
+
 def test_a_second_source_is_not_tried_before_the_first_one_has_as_many_as_pay() -> None:
     """Nor is one kept that brings nothing at all."""
     assert beside(6.0, lambda n: (n * 1e6, n * 20e6), settled=False).connections == 0

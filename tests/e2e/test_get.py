@@ -55,7 +55,7 @@ FIRST = {
     "renamed-before.safetensors": noise(2 * MIB, 3),
     **{f"small/{number:02}.json": b"%d" % number * 50 for number in range(20)},
 }
-MANY = {f"part-{number:02}.safetensors": noise(640 << 10, 100 + number) for number in range(40)}
+MANY = {f"part-{number:02}.safetensors": noise(640 << 10, 100 + number) for number in range(16)}
 # Of the model one segment of six is other, the twin is there twice, one file has another name.
 SECOND = {
     **{path: content for path, content in FIRST.items() if path not in ("gone/old.txt", "renamed-before.safetensors")},
@@ -388,17 +388,17 @@ def test_several_hosts_bring_one_repository(mirrors: Mirrors, tmp_path: Path) ->
         running.enter_context(spoilt(roots["e2"]))
         folder = tmp_path / "shards"
         named = [word for url, _ in hosts.values() for word in ("--from", url)]
-        ended = run(SHARDS, *named, "--to", folder, "--json")
+        ended = run(SHARDS, *named, "--to", folder, "--connections", "4", "--json")
         sent = {name: sent_bytes(log) for name, (_, log) in hosts.items()}
 
     assert ended.status == 0, ended.stderr
     assert {path: content for path, content in files_of(folder).items() if path in MANY} == MANY
     assert {url for url, _ in hosts.values()} <= ended.json["from_source"].keys()
     assert min(sent.values()) > 0
-    assert sent["origin"] + sent["e1"] > whole / 2
-    assert sent["slow"] < whole / 10
-    assert sent["e2"] < whole / 2
-    assert sum(sent.values()) < 2 * whole
+    assert sent["origin"] + sent["e1"] > whole * 0.8
+    assert sent["slow"] < whole / len(MANY)
+    assert sent["e2"] < whole / 4
+    assert sum(sent.values()) < whole * 1.4
     assert re.search(rf"{re.escape(hosts['e2'][0])}: gave wrong bytes of part-", ended.stderr)
 
 
