@@ -15,7 +15,7 @@ from typing import Any
 from bench.case import PROJECT, DidNotRun, WrongBytes, one_line
 from bench.deliveries import Carrier, Sample, run, touch
 from bench.journeys import Journey, Target, journeys
-from bench.report import stamp_now
+from bench.report import note, stamp_now
 from bench.verdicts import met, spread
 
 RESULTS = PROJECT / "bench" / "DELIVER.md"
@@ -140,7 +140,7 @@ def _section(journey: Journey, found: Mapping[str, Any], samples: Mapping[str, S
             lines.append(_row(journey, carrier.name, runs))
     lines += ["", *(f"- `{carrier.name}`: {carrier.about}" for carrier in journey.carriers)]
     lines += [f"- `{name}` failed: {e['problem']}" for name, e in found["carriers"].items() if e["problem"]]
-    return [*lines, ""]
+    return [*lines, "", *note(journey.name)]
 
 
 def _row(journey: Journey, name: str, runs: Sequence[Sample]) -> str:

@@ -105,7 +105,7 @@ def _result(result: Result) -> str:
     verdicts = list(_verdicts(work, entries))
     if verdicts:
         lines += ["", *table(_VERDICT_HEAD, verdicts)]
-    lines += ["", *_budget(cost(work, entries)), *_note(work)]
+    lines += ["", *_budget(cost(work, entries)), *note(work.name)]
     return "\n".join(lines)
 
 
@@ -166,9 +166,9 @@ def _verdicts(work: Work, entries: Sequence[Entry]) -> Iterator[list[str]]:
         yield ["memory, most of any run", f"≤ {mib(allowed)}", "", f"{mib(peak)}: {met(peak <= allowed)}"]
 
 
-def _note(work: Work) -> list[str]:
-    """What limits us, written by hand after a profile."""
-    path = NOTES / f"{work.name}.md"
+def note(work: str) -> list[str]:
+    """What limits us in a work, written by hand after a profile."""
+    path = NOTES / f"{work}.md"
     return [path.read_text().rstrip(), ""] if path.exists() else []
 
 

@@ -12,16 +12,18 @@ from __future__ import annotations
 import os
 import select
 import socket
-import ssl
 import struct
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mirrortools.stock import Reading, Stock
 from mirrortools.throttle import Throttle
+
+if TYPE_CHECKING:
+    import ssl
 
 PIECE_BYTES: Final = 1 << 20
 # What arrived of a piece is passed on in parts of this size, so that a long chain is filled soon.
