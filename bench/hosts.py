@@ -6,15 +6,17 @@ import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bench.content import KIB, MIB
 from bench.peers import olah
-from mirrortools.model import Realm, RepoId
+from mirrortools.model import Realm, RepoId, Revision
 from mirrortools.readers import Access, Bearer, Readership, write_access
 from mirrortools.serve import Site, Standalone, find_njs_module, write_standalone
+from mirrortools.signposts import Signposts
 from mirrortools.tree import Tree
 from tests.e2e.tree_fixture import HandMade
 from tests.servers import Nginx, free_port
@@ -58,6 +60,7 @@ def publish_many(root: Path, count: int) -> list[str]:
     names = [REPO, *(f"many/copy-{number:05}" for number in range(1, count))]
     for name in names[1:]:
         shutil.copytree(models / REPO, models / name, symlinks=True)
+        _put_up_signposts(root, RepoId.parse(name))
     return names
 
 
@@ -68,6 +71,18 @@ def hide(root: Path, count: int) -> None:
     bearers = {sha256(name.encode()).hexdigest(): Bearer(name) for name in names}
     Tree(root, Realm.PRIVATE).make()
     write_access(root, Access(bearers, readerships))
+
+
+def _put_up_signposts(root: Path, repo: RepoId) -> None:
+    """What a publication would do besides, for a copied repository."""
+    tree, signposts = Tree(root), Signposts(root)
+    commit = tree.refs(repo)["refs/heads/main"]
+    original = tree.manifest(Revision(RepoId.parse(REPO), commit))
+    if original is None:
+        raise AssertionError(f"{REPO} is not published in {root}")
+    with TemporaryDirectory(dir=root / "state") as stage:
+        signposts.put_up(replace(original, revision=Revision(repo, commit)), Path(stage))
+    signposts.follow(repo, {"main": commit}, {})
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import KINDS, Realm
 from mirrortools.revision import LISTING
+from mirrortools.signposts import SIGNPOSTS, Signposts
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
 MOST_SLASHES: Final = 8
@@ -159,13 +160,13 @@ def render(site: Site) -> dict[str, str]:
         "private_log": site.place.private_log,
         "private_error_log": site.place.private_error_log,
     }
-    values["kinds"] = "|".join(KINDS)
+    values |= {"kinds": "|".join(KINDS), "signposts": site.root / SIGNPOSTS}
     values |= {"tls": site.tls, "git_socket": site.git_socket, "abilities": site.abilities}
     values |= {"git_backend": _GIT_BACKEND, "secure": _secure(site.tls, site.abilities)}
     values["prefixes"] = "|".join(f"{kind}/" for kind in KINDS if kind != "models")
     if isinstance(site.place, Standalone):
         values |= {"folder": site.place.folder, "njs_module": site.place.njs_module, "user": site.place.user}
-        values |= {"public": ".", "extra": "", "most_open": _MOST_OPEN}
+        values |= {"public": ".", "signposts": f"../{SIGNPOSTS}", "extra": "", "most_open": _MOST_OPEN}
         text = environment.get_template("nginx.conf.j2").render(values)
         return {"nginx.conf": text, "hub.js": script}
     values |= {
@@ -223,6 +224,7 @@ def write_standalone(site: Site) -> list[str]:
     folder = site.place.folder
     make_folder(folder)
     _make_public(site.root)
+    Signposts(site.root).take_down_stale()
     for name, text in render(site).items():
         write_file(folder / name, text.encode())
     _make_private_logs(site)
@@ -297,6 +299,7 @@ def install(site: Site) -> list[Path]:
         raise ServeError(f"{prefix}/nginx.conf: missing; install nginx, or name its folder with --prefix")
     wanted = {prefix / name: text.encode() for name, text in render(site).items()}
     changed = [path for path, content in wanted.items() if _content(path) != content]
+    Signposts(site.root).take_down_stale()
     with _undone_on_error(wanted):
         make_folder(prefix / "mirrortools" / "server.d")
         for path in changed:

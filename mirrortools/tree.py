@@ -65,6 +65,7 @@ from mirrortools.model import (
 if TYPE_CHECKING:
     from mirrortools.pages import About
     from mirrortools.revision import RevisionFiles
+    from mirrortools.signposts import Signposts
     from mirrortools.statements import Signed
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs"))
 _RESERVED_LAST = frozenset(
     ("auth-check", "commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info")
 )
-_FOR_PUBLISHING = ("mirrortools.revision", "mirrortools.pages", "html", "shutil", "tempfile")
+_FOR_PUBLISHING = ("mirrortools.revision", "mirrortools.pages", "mirrortools.signposts", "html", "shutil", "tempfile")
 _GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
 
 
@@ -138,16 +139,35 @@ class Tree:
             changed.append(self.publish_revision(manifest, mirrors))
             if elsewhere and not changed[-1]:
                 self.publish_metalinks(manifest, mirrors)
-        new = [commit for commit, is_new in zip(publication.manifests, changed[1:], strict=True) if is_new or elsewhere]
+        new = [commit for commit, is_new in zip(publication.manifests, changed[1:], strict=True) if is_new]
         changed.append(self.publish_git(repo, publication.git))
         if elsewhere:  # behind the metalinks, so that a run that was killed is made up for
             self._publish_mirrors(repo, mirrors)
         if any(changed) or self.refs(repo) != publication.refs:  # in front, so that a kill cannot keep it secret
             self._point_latest(publication)
             self._describe(publication)
-            self.note_change(publication, new)
+            self.note_change(publication, publication.manifests if elsewhere else new)
+        former = self._former_refs(repo)
         changed.append(self.publish_refs(repo, publication.refs))
+        self._put_up_signposts(publication, new, former)
         return any(changed)
+
+    def _put_up_signposts(self, publication: Publication, new: Container[str], former: Mapping[str, str]) -> None:
+        """Let nginx find quickly what is shown by now. What is private has no signposts."""
+        if self.realm is Realm.PRIVATE:
+            return
+        signposts = self._signposts()
+        for commit, manifest in publication.manifests.items():
+            if commit in new or signposts.lacks(manifest):
+                with self._staging(commit) as stage, suppress(PermissionError):  # the root may be somebody else's
+                    signposts.put_up(manifest, stage)
+        with _writing(self.served):
+            signposts.follow(publication.repo, _quoted(publication.refs), _quoted(former))
+
+    def _signposts(self) -> Signposts:
+        from mirrortools.signposts import Signposts
+
+        return Signposts(self.served.parent)
 
     def note_change(self, publication: Publication, commits: Iterable[str] = ()) -> None:
         """Let mirrors that pull by rsync know that a repository, and these of its revisions, are other than before.
@@ -313,9 +333,10 @@ class Tree:
             check_full_ref(name)
             if not (folder / "meta" / commit / "manifest.json").is_file():
                 raise StoreError(f"{repo}: {name} may not name {commit}: that revision is not in the tree")
-        wanted = {quote_ref(name): f"../commits/{commit}" for name, commit in hubapi.short_refs(refs).items()}
+        wanted, former = _quoted(refs), _quoted(self._former_refs(repo))
         with _writing(folder / "refs"):
-            moved = _point_refs(folder / "refs", wanted)
+            self._signposts().step_aside(repo, wanted, former)
+            moved = _point_refs(folder / "refs", {name: f"../commits/{commit}" for name, commit in wanted.items()})
             return _replace(folder / "meta" / "refs.json", _json(hubapi.refs(refs))) or moved
 
     def publish_statement(self, repo: RepoId, signed: Signed) -> None:
@@ -337,6 +358,13 @@ class Tree:
             return os.stat(record).st_mtime_ns  # noqa: PTH116  (of every repository of a run)
         except OSError:
             return 0
+
+    def _former_refs(self, repo: RepoId) -> dict[str, str]:
+        """Full ref names → commits as published; none when they are not known."""
+        try:
+            return self.refs(repo)
+        except StoreError:
+            return {}
 
     def refs(self, repo: RepoId) -> dict[str, str]:
         """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
@@ -394,9 +422,10 @@ class Tree:
         return bool(damaged)
 
     def wrong_links(self, manifest: Manifest) -> list[str]:
-        """The files of a revision whose links do not lead where its manifest says, in a stable order."""
+        """The files of a revision whose links or signposts do not lead where its manifest says, in a stable order."""
         final = f"{manifest.revision.repo.path}/commits/{manifest.revision.commit}"
-        return sorted(path for path, entry in manifest.files.items() if self._leads(final, path) != entry.blob.path)
+        wrong = [path for path, entry in manifest.files.items() if self._leads(final, path) != entry.blob.path]
+        return sorted({*wrong, *self._signposts().wrong(manifest)})
 
     def _leads(self, final: str, path: str) -> str | None:
         """The blob's path that a link leads to, when it has the form of ours."""
@@ -541,6 +570,11 @@ def _default_ref(publication: Publication) -> str | None:
     names = sorted(hubapi.short_refs(publication.refs))
     favourites = ("main", publication.git.head.removeprefix("refs/heads/"), *names)
     return next((name for name in favourites if name in names), None)
+
+
+def _quoted(refs: Mapping[str, str]) -> dict[str, str]:
+    """The names of links to refs (full names → commits) → commits."""
+    return {quote_ref(name): commit for name, commit in hubapi.short_refs(refs).items()}
 
 
 def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:

@@ -169,7 +169,7 @@ def test_the_way_back_takes_away_what_the_record_names() -> None:
     assert f"put {WELCOME} back" in says(kept)
     assert "userdel" not in str(kept.steps)
     assert "/srv/edge and the account mirror, whose it is, stay" in says(kept)
-    assert ("rm", "-rf", "--", *(f"/srv/edge/{name}" for name in ("public", "private", "state"))) in [
+    assert ("rm", "-rf", "--", *(f"/srv/edge/{name}" for name in ("public", "private", "signposts", "state"))) in [
         step.words for step in purged.steps
     ]
     assert ("userdel", "mirror") in [step.words for step in purged.steps]

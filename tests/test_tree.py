@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirrortools import signposts
 from mirrortools import tree as tree_module
 from mirrortools.errors import HostileTree, StoreError
 from mirrortools.model import (
@@ -28,6 +30,7 @@ from mirrortools.model import (
     check_no_file_is_a_folder,
     check_path,
 )
+from mirrortools.signposts import Signposts
 from mirrortools.store import Store
 from mirrortools.tree import Tree
 
@@ -340,14 +343,21 @@ class Killed(BaseException):
     """Stands for SIGKILL: no handler of the code under test may catch it."""
 
 
-WRITES = ("move_folder", "point_link", "write_file", "_unlink")
+WRITES: Mapping[Any, tuple[str, ...]] = {
+    tree_module: ("move_folder", "point_link", "write_file", "_unlink"),
+    Signposts: ("put_up", "step_aside", "follow"),
+    signposts: ("make_folder", "sync_folder", "_write_marks", "_write_links"),
+}
 
 
 def test_killed_between_any_two_writes(tmp_path: Path) -> None:
-    """Whatever write is the last, main is all old or all new, nothing dangles, and a re-run converges."""
-    survived = [publish_and_die(tmp_path / str(fatal), fatal) for fatal in range(20)]
+    """Whatever write is the last, main is all old or all new, nothing dangles, and a re-run converges.
 
-    assert 10 < survived.index(True) < 20
+    A signpost of main never names another commit than main does.
+    """
+    survived = [publish_and_die(tmp_path / str(fatal), fatal) for fatal in range(30)]
+
+    assert 20 < survived.index(True) < 30
     assert all(survived[survived.index(True) :])
 
 
@@ -365,10 +375,19 @@ def publish_and_die(root: Path, fatal: int) -> bool:
     assert seen in ({"a": b"old", "b": b"old too"}, {"a": b"new", "c/d.bin": b"new too"})
     assert tree.refs(REPO)["refs/heads/main"] in (FIRST, SECOND)
     assert not [p for p in (root / "public").rglob("*") if p.is_symlink() and not p.exists()]
+    assert signpost_of_main(root) in (main.resolve().name, root / "public")
     tree.publish(wanted)
+    assert signpost_of_main(root) == SECOND
     assert (tree.refs(REPO), tree.git(REPO)) == (wanted.refs, wanted.git)
     assert tree.publish(wanted) is False
     return survived
+
+
+def signpost_of_main(root: Path) -> str | Path:
+    """The commit that nginx learns from the signposts of main, or the tree, when it asks there."""
+    path = root / "signposts" / "models@org@name@main" / "a"
+    is_marked = path.exists() and not path.resolve().is_relative_to(root / "public")
+    return path.resolve().parent.name.rpartition("@")[2] if is_marked else root / "public"
 
 
 def publish_until(tree: Tree, wanted: Publication, fatal: int) -> bool:
@@ -382,17 +401,17 @@ def publish_until(tree: Tree, wanted: Publication, fatal: int) -> bool:
 
 
 def kill_at(patch: pytest.MonkeyPatch, fatal: int) -> None:
-    """Let the writes of `mirrortools.tree` raise Killed from the one with number `fatal` on."""
+    """Let the writes that publication is made of raise Killed from the one with number `fatal` on."""
     count = iter(range(1000))
-    for name in WRITES:
-        original = getattr(tree_module, name)
+    for owner, name in [(owner, name) for owner, names in WRITES.items() for name in names]:
+        original = getattr(owner, name)
 
         def write(*arguments: object, original=original) -> object:  # type: ignore[no-untyped-def]
             if next(count) >= fatal:
                 raise Killed
             return original(*arguments)
 
-        patch.setattr(tree_module, name, write)
+        patch.setattr(owner, name, write)
 
 
 def is_legal(path: str) -> bool:

@@ -269,7 +269,7 @@ def _remove(path: str) -> Step:
 
 
 def _purged(record: Record) -> list[Step]:
-    inside = [f"{record.root}/{name}" for name in ("public", "private", "state")]
+    inside = [f"{record.root}/{name}" for name in ("public", "private", "signposts", "state")]
     steps = [
         Step(f"remove {', '.join(inside)} with all that is in them", ("rm", "-rf", "--", *inside)),
         Step(f"remove the folder {record.root}, if it is empty", ("sh", "-c", 'rmdir "$1" || true', "sh", record.root)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -155,6 +156,85 @@ def test_absence_is_ordinary(mirror: Mirror) -> None:
 
     assert response.headers["x-repo-commit"] == mirror.model.commits["main"]
     assert (mirror.log.read_text() if mirror.log.exists() else "") == log
+
+
+def answers(url: str, mirror: Mirror) -> dict[tuple[str, ...], tuple[int, dict[str, str], bytes]]:
+    """What is said to requests for files, and for what is none, without the time at which it was said."""
+    found = {}
+    for expected in (mirror.model, mirror.legacy, mirror.space):
+        for revision in (*expected.commits, *expected.commits.values(), "nowhere", "main@", "0" * 40):
+            for path in ("README.md", "data/train.bin", "with space/a b.bin", "what?.json", "data", ".git", "no.json"):
+                asked = f"{expected.repo.url_path}/resolve/{quote(revision, safe='')}/{quote(path)}"
+                for words in ([], ["--head"], ["-H", "Range: bytes=1-2"], ["-H", "If-None-Match: *"]):
+                    answer = curl(f"{url}/{asked}", *words)
+                    headers = {name: value for name, value in answer.headers.items() if name != "date"}
+                    found[asked, *words] = answer.status, headers, answer.body
+    return found
+
+
+def test_signposts_change_no_answer(mirror: Mirror, tmp_path: Path) -> None:
+    """Every request is answered in the same way where the tree has none, as that of an older version has."""
+    port = free_port()
+    place = Standalone(tmp_path, find_njs_module(), "root" if os.geteuid() == 0 else "")
+    write_standalone(Site(mirror.root, (f"127.0.0.1:{port}",), place=place))
+    config = tmp_path / "nginx.conf"
+    config.write_text(config.read_text().replace("../signposts", "../there-are-none"))
+    with Nginx(config, tmp_path, [port]):
+        without = answers(f"http://127.0.0.1:{port}", mirror)
+
+    assert answers(mirror.url, mirror) == without
+    assert {status for status, _, _ in without.values()} == {200, 206, 304, 404}
+
+
+@pytest.mark.parametrize("revision", ["main", "feature%2Fx", "v1.0%2Bcu118%40100%2525", "refs%2Fpr%2F1", None])
+def test_signposts_are_what_is_asked(mirror: Mirror, revision: str | None) -> None:
+    """One that says another digest has it answered: so what is fast does happen."""
+    commits = {quote(name, safe=""): commit for name, commit in mirror.model.commits.items()}
+    commit = commits[revision or "v1"]
+    signpost = mirror.root / "signposts" / f"models@org@name.v1@{commit}" / "README.md"
+    other = (
+        signpost.with_name("data") / "train.bin" if revision not in ("main", None) else signpost.with_name("empty.json")
+    )
+    right, wrong = signpost.readlink(), f"../{signpost.parent.name}".replace("../", "../@")
+    signpost.unlink()
+    signpost.symlink_to(f"{wrong}/{other.resolve().name}")
+    try:
+        answer = curl(model_url(mirror, f"resolve/{revision or commit}/README.md"))
+    finally:
+        signpost.unlink()
+        signpost.symlink_to(right)
+
+    assert answer.headers["x-repo-commit"] == commit
+    assert answer.headers["etag"] == f'"{other.resolve().name}"'
+
+
+@pytest.mark.parametrize("path", ["{mark}", ".git/{mark}", "%2e%2e/@models@org@name.v1@{commit}/{mark}"])
+def test_a_mark_is_no_file(mirror: Mirror, path: str) -> None:
+    """No URL names what signposts lead to."""
+    commit = mirror.model.commits["main"]
+    mark = (mirror.root / "signposts" / f"models@org@name.v1@{commit}" / "README.md").resolve().name
+    there = path.format(mark=mark, commit=commit)
+    urls = [f"{mirror.url}/{repo}/resolve/{there}" for repo in ("org/name.v1", f"org/name.v1@{commit}")]
+    urls += [model_url(mirror, f"resolve/{revision}/{there}") for revision in ("main", commit, f"{commit}%2F..")]
+
+    assert {curl(url).status for url in urls} <= {400, 404}
+
+
+@pytest.mark.parametrize("repo", ["org/name.v1", "gpt2", "datasets/org/data"])
+def test_nobody_can_ask_the_links(mirror: Mirror, repo: str) -> None:
+    """The location for what has no signpost is for nginx itself."""
+    assert curl(f"{mirror.url}/.links/{repo}/resolve/main/README.md").status == 404
+
+
+def test_signposts_of_a_repository_that_was_removed_lead_nowhere(mirror: Mirror, tmp_path: Path) -> None:
+    """Who removes a repository from the tree need not know of them."""
+    repo = RepoId("models", "org/removed")
+    HandMade(mirror.root, tmp_path / "git", repo).publish({"refs/heads/main": SMALL})
+    shutil.rmtree(mirror.root / "public" / repo.path)
+    answer = curl(f"{mirror.url}/{repo.name}/resolve/main/README.md")
+
+    assert (mirror.root / "signposts" / "models@org@removed@main" / "README.md").exists()
+    assert (answer.status, answer.headers["x-error-code"]) == (404, "RepoNotFound")
 
 
 def test_a_link_that_leaves_the_tree_is_not_served(mirror: Mirror, tmp_path: Path) -> None:

@@ -256,6 +256,8 @@ def test_a_reader_of_one_reads_no_other(served: Served) -> None:
     [
         "private/models/acme/hush-model",
         ".private/acme/hush-model/resolve/main/config.json",
+        ".links/acme/hush-model/resolve/main/config.json",
+        ".links/.private/acme/hush-model/resolve/main/config.json",
         ".private/api/models/acme/hush-model",
         "models/acme/hush-model/meta/refs.json",
         "private/.access/tokens",
