@@ -224,13 +224,24 @@ def write_standalone(site: Site) -> list[str]:
     folder = site.place.folder
     make_folder(folder)
     _make_public(site.root)
-    Signposts(site.root).take_down_stale()
+    _take_down_stale_signposts(site.root)
     for name, text in render(site).items():
         write_file(folder / name, text.encode())
     _make_private_logs(site)
     nginx = find_nginx()
     check(nginx, folder / "nginx.conf", Path("./"))
     return [str(nginx), "-e", "stderr", "-p", "./", "-c", str(folder / "nginx.conf")]
+
+
+def _take_down_stale_signposts(root: Path) -> None:
+    """See to it that the tree is believed where another program filled it. Raises ServeError."""
+    try:
+        Signposts(root).take_down_stale()
+    except OSError as error:
+        raise ServeError(
+            f"{error.filename}: {error.strerror}; it names another commit than the tree does: run this as the owner of "
+            f"{root}, or remove {root / SIGNPOSTS}"
+        ) from error
 
 
 def _make_public(root: Path) -> None:
@@ -299,7 +310,7 @@ def install(site: Site) -> list[Path]:
         raise ServeError(f"{prefix}/nginx.conf: missing; install nginx, or name its folder with --prefix")
     wanted = {prefix / name: text.encode() for name, text in render(site).items()}
     changed = [path for path, content in wanted.items() if _content(path) != content]
-    Signposts(site.root).take_down_stale()
+    _take_down_stale_signposts(site.root)
     with _undone_on_error(wanted):
         make_folder(prefix / "mirrortools" / "server.d")
         for path in changed:

@@ -123,6 +123,26 @@ def test_the_script_and_the_tree_agree(tmp_path: Path) -> None:
     assert f"/$hub_path/{LISTING};" in files["nginx.conf"]
 
 
+def refuse(path: Path, missing_ok: bool = False) -> None:
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_who_begins_to_serve_believes_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signpost that names another commit is taken away; where that is not allowed, it is told what to do."""
+    root = tmp_path / "root"
+    signpost, ref = root / "signposts/models@org@name@main", root / "public/models/org/name/refs/main"
+    for link, target in ((signpost, f"models@org@name@{'a' * 40}"), (ref, f"../commits/{'b' * 40}")):
+        link.parent.mkdir(parents=True)
+        link.symlink_to(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(ServeError, match=f"owner of {root}, or remove {root}/signposts"):
+            write_standalone(standalone(tmp_path))
+    install(installed(tmp_path, make_prefix(tmp_path)))
+
+    assert list(signpost.parent.iterdir()) == []
+
+
 def test_install_writes_once(tmp_path: Path) -> None:
     """The first install writes both files; the second one has nothing to do."""
     prefix = make_prefix(tmp_path)
