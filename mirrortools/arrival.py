@@ -56,6 +56,26 @@ class Shared:
     behind: Callable[[Callable[[], None]], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A segment that broke off: how many of its bytes are in their place, and from where they are, in which version."""
+
+    taken: int
+    source: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    """A segment that a worker takes from a reader of a source, of which `taken` bytes are in their place already."""
+
+    index: int
+    source: ByteSource
+    reader: Reader
+    flow: Flow
+    taken: int = 0
+
+
 class Arrival:
     """One blob on its way into the store."""
 
@@ -78,6 +98,7 @@ class Arrival:
         self._renewed = False
         self._suspect = ""
         self._origins: dict[int, tuple[str, str]] = {}
+        self._begun: dict[int, _Begun] = {}
         self._versions: dict[str, str] = {}
         self._changed: set[str] = set()
         self._one_at_a_time = threading.Lock()
@@ -143,12 +164,12 @@ class Arrival:
 
     def _fetch_span(self, flow: Flow, seat: Seat) -> None:
         fruitless = 0
-        lacking = self.partial.lacks(flow.span)
+        lacking = self._lacking_bytes(flow)
         while lacking and not self.failed:
             alone = self._alone
             errors = self._ask_in_turn(flow, seat)
-            still_lacking = self.partial.lacks(flow.span)
-            fruitless = fruitless + 1 if errors and len(still_lacking) == len(lacking) else 0
+            still_lacking = self._lacking_bytes(flow)
+            fruitless = fruitless + 1 if errors and still_lacking >= lacking else 0
             lacking = still_lacking
             pause_s = _pause_s(errors, fruitless) if lacking else 0.0
             if pause_s is not None:
@@ -157,6 +178,12 @@ class Arrival:
                 fruitless = 0
             else:
                 raise _the_telling_one(errors, self._name)
+
+    def _lacking_bytes(self, flow: Flow) -> int:
+        """How much of a span is still to come."""
+        lacking, begun = self.partial.lacks(flow.span), dict(self._begun)
+        lengths = (stop - start for start, stop in map(self.partial.segments.bounds, lacking))
+        return sum(lengths) - sum(begun[index].taken for index in lacking if index in begun)
 
     def _ask_in_turn(self, flow: Flow, seat: Seat) -> list[UpstreamError]:
         """Ask one source after the other until one has answered: why none did, or nothing."""
@@ -201,6 +228,14 @@ class Arrival:
             return True
 
     def _fetch_from(self, source: ByteSource, flow: Flow) -> None:
+        while True:
+            try:
+                return self._fetch_rest(source, flow)
+            except UpstreamError:
+                if not flow.is_to_ask_anew():
+                    raise
+
+    def _fetch_rest(self, source: ByteSource, flow: Flow) -> None:
         if source.name not in self._sources.cannot_seek and self._fetch_missing(source, flow):
             return
         # Range was ignored. One worker reads such a blob through; the others find their spans done.
@@ -214,7 +249,8 @@ class Arrival:
         segments, wanted = self.partial.segments, self.partial.lacks(flow.span)
         if not wanted:
             return True
-        start, stop = segments.bounds(wanted[0])[0], segments.bounds(wanted[-1])[1]
+        start = segments.bounds(wanted[0])[0] + self._taken(source, wanted[0])
+        stop = segments.bounds(wanted[-1])[1]
         with flow.asking(), self._sources.reading(source), source.open(self.partial.blob, start, stop) as reader:
             if reader.start not in (0, start):
                 raise SourceUnavailable(f"{source.name}: asked for byte {start}, sent from {reader.start}")
@@ -224,6 +260,11 @@ class Arrival:
             with flow.read_by(reader):
                 self._copy(source, reader, stop if reader.start == start else segments.size, flow)
         return True
+
+    def _taken(self, source: ByteSource, index: int) -> int:
+        """How much of a segment is there from the same source, which can go on behind that."""
+        begun = self._begun.get(index)
+        return begun.taken if begun and begun.source == source.name else 0
 
     def repeat(self, flow: Flow, repeat: Repeat, seat: Seat, lead: str = "") -> None:
         """Read the end of a segment that another worker is at. What goes wrong here does no harm."""
@@ -251,6 +292,7 @@ class Arrival:
                 return None
             self._meet(source, reader.version)
             while rest and flow.is_wanted(repeat):
+                self._leave_if_slow(source)
                 received = reader.readinto(rest[:_AT_ONCE_BYTES])
                 self._received(source, received)
                 rest = rest[received:]
@@ -273,12 +315,15 @@ class Arrival:
         offset = reader.start
         while offset < stop:
             index = self.partial.segments.index(offset)
-            end = self.partial.segments.bounds(index)[1]
-            if not flow.enter(index):
+            start, end = self.partial.segments.bounds(index)
+            take = _Take(index, source, reader, flow, offset - start)
+            if not flow.enter(index, take.taken):
                 return
             if self.partial.claim(index):
                 try:
-                    came_whole = self._copy_segment(source, reader, index, flow)
+                    if take.taken != self._taken(source, index) and take.taken:
+                        return  # another worker has begun it anew since
+                    came_whole = self._copy_segment(take)
                 finally:
                     self.partial.release(index)
                 flow.finish()
@@ -290,22 +335,23 @@ class Arrival:
                 self._pass_over(source, reader, end - offset)
             offset = end
 
-    def _copy_segment(self, source: ByteSource, reader: Reader, index: int, flow: Flow) -> bool:
-        """Put one segment in its place; it counts when its last byte is there.
+    def _copy_segment(self, take: _Take) -> bool:
+        """Put one segment in its place, or the rest of one that broke off; it counts when its last byte is there.
 
         False when its end was read a second time, and was there before this reader came to it.
         """
-        room = self.partial.room(index)
+        begun = self._begun.pop(take.index, None)
+        # Of two versions in one segment the older one counts, so that it comes again should the bytes be wrong.
+        version = begun.version if begun and take.taken else take.reader.version
+        room = None if take.taken else self.partial.room(take.index)
         if room is None:
-            came_whole = self._write(source, reader, index, flow)
+            came_whole = self._write(take, version)
+            self.partial.finish_segment(take.index)
         else:
-            came_whole = self._fill(source, reader, room, flow)
-        self._origins[index] = (source.name, reader.version)
-        if room is None:
-            self.partial.finish_segment(index)
-        else:
-            self.partial.hold(index, room)
-            self._behind(functools.partial(self._store, index))
+            came_whole = self._fill(take, room)
+            self.partial.hold(take.index, room)
+            self._behind(functools.partial(self._store, take.index))
+        self._origins[take.index] = (take.source.name, version)
         return came_whole
 
     def _advance(self) -> None:
@@ -319,22 +365,20 @@ class Arrival:
     def _tell(self) -> None:
         self._desk.told(self.partial.blob, self.partial.ready_bytes)
 
-    def _write(self, source: ByteSource, reader: Reader, index: int, flow: Flow) -> bool:
-        start, stop = self.partial.segments.bounds(index)
+    def _write(self, take: _Take, version: str) -> bool:
+        start, stop = self.partial.segments.bounds(take.index)
 
-        def take(taken: int) -> int:
-            return self.partial.receive(reader, start + taken, stop - start - taken)
+        def receive(taken: int, count: int) -> int:
+            return self.partial.receive(take.reader, start + taken, count)
 
-        copies = self._take_all(source, stop - start, take, flow)
+        copies = self._take_all(take, stop - start, receive, version)
         for offset, copy in copies:
             self.partial.write(start + offset, copy)
         return not copies
 
-    def _fill(self, source: ByteSource, reader: Reader, room: memoryview, flow: Flow) -> bool:
+    def _fill(self, take: _Take, room: memoryview) -> bool:
         try:
-            copies = self._take_all(
-                source, len(room), lambda taken: self._read_some(source, reader, room[taken:]), flow
-            )
+            copies = self._take_into(take, room)
         except BaseException:
             self.partial.give_up(room)
             raise
@@ -342,44 +386,49 @@ class Arrival:
             room[offset : offset + len(copy)] = copy
         return not copies
 
-    def _read_some(self, source: ByteSource, reader: Reader, room: memoryview) -> int:
-        """Read several times while bytes come quickly: on a fast link accounting costs more than reading."""
-        ends_s, count = time.monotonic() + _QUICK_S, 0
-        enough = min(len(room), _ACCOUNTED_BYTES)
+    def _take_into(self, take: _Take, room: memoryview) -> Copies:
+        gulps = _Gulps(take.reader)
+
+        def receive(taken: int, count: int) -> int:
+            return gulps.read(room[taken : taken + count])
+
         try:
-            while count < enough:
-                received = reader.readinto(room[count:])
-                count += received
-                if not received or time.monotonic() > ends_s:
-                    break
+            return self._take_all(take, len(room), receive, take.reader.version)
         except UpstreamError:
-            if count:
-                self._received(source, count)
+            if begun := self._begun.get(take.index):
+                self.partial.write(self.partial.segments.bounds(take.index)[0], room[: begun.taken])
             raise
-        return count
 
-    def _take_all(self, source: ByteSource, length: int, take: Callable[[int], int], flow: Flow) -> Copies:
-        """Take the bytes of a segment as they come; `take` is told how many there are, and gives how many it added.
+    def _take_all(self, take: _Take, length: int, receive: Callable[[int, int], int], version: str) -> Copies:
+        """Take the bytes of a segment as they come.
 
-        Gives what was read a second time, when the rest is there before: the offset of each copy in the segment.
+        `receive` is told how many there are and how many may come; it gives how many it added.
+
+        Gives what was read a second time, when the rest is there before: the offset of each copy in the segment. What
+        came before an error is remembered, so that it need not come again.
         """
-        taken, copies = 0, flow.copies(0)
-        while taken < length and not copies:
-            try:
-                moved = take(taken)
-            except UpstreamError:
-                if copies := flow.copies(taken):
-                    break
-                raise
-            self._received(source, moved)
-            flow.moved(moved)
-            taken += moved
-            copies = flow.copies(taken) if taken < length else ()
+        taken, flow = take.taken, take.flow
+        copies = flow.copies(taken)
+        try:
+            while taken < length and not copies:
+                self._leave_if_slow(take.source)
+                moved = receive(taken, flow.to_come(taken))
+                taken += moved
+                flow.moved(moved)
+                self._received(take.source, moved)
+                copies = flow.copies(taken) if taken < length else ()
+        except UpstreamError:
+            if copies := flow.copies(taken):
+                return copies
+            if taken:
+                self._begun[take.index] = _Begun(taken, take.source.name, version)
+            raise
         return copies
 
     def _pass_over(self, source: ByteSource, reader: Reader, count: int) -> None:
         buffer = memoryview(bytearray(_PASSED_OVER_BYTES))
         while count:
+            self._leave_if_slow(source)
             received = reader.readinto(buffer[:count])
             self._received(source, received)
             count -= received
@@ -391,7 +440,11 @@ class Arrival:
         self._progress.received(source.name, count)
         if self._sources.stopped.is_set():
             raise Interrupted
-        slowness = self._sources.slowness(source, count)
+        self._sources.slowness(source, count)
+
+    def _leave_if_slow(self, source: ByteSource) -> None:
+        """Go to another source, if there is one, when this one stays under its minimum rate."""
+        slowness = self._sources.slowness(source, 0)
         if slowness and self._has_another(source):
             raise SourceUnavailable(f"{source.name}: {self._name}: {slowness}")
 
@@ -456,6 +509,7 @@ class Arrival:
         aside = self._desk.quarantine / self.partial.blob.digest
         contributors, self._contributors = self._contributors, set()
         self._origins.clear()
+        self._begun.clear()
         self._suspect = ""
         if len(contributors) == 1:
             self._refused |= contributors
@@ -499,3 +553,30 @@ def _the_telling_one(errors: list[UpstreamError], name: str) -> UpstreamError:
     if isinstance(told, RateLimited):
         return RateLimited(f"{name}: {told}", told.retry_after_s)
     return type(told)(f"{name}: {told}")
+
+
+class _Gulps:
+    """Reads several times while bytes come quickly: on a fast link accounting costs more than reading."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._error: UpstreamError | None = None
+
+    def read(self, room: memoryview) -> int:
+        """Fill the beginning of `room`; an error behind bytes that came is raised by the next call."""
+        if self._error:
+            raise self._error
+        ends_s, count = time.monotonic() + _QUICK_S, 0
+        enough = min(len(room), _ACCOUNTED_BYTES)
+        while count < enough:
+            try:
+                received = self._reader.readinto(room[count:])
+            except UpstreamError as error:
+                if not count:
+                    raise
+                self._error = error
+                break
+            count += received
+            if not received or time.monotonic() > ends_s:
+                break
+        return count

@@ -330,7 +330,11 @@ class _Coordinator:
         job, flow = self._fetching[slowest], self._flows[slowest]
         lead = self._lead(job)
         rate, ahead = self._rate_of(lead), flow.ahead()
-        if not rate or not ahead or ahead.seconds < WORTH_S + self._latency_s or not (seat := self._seat(job, lead)):
+        if not rate or not ahead or ahead.seconds < WORTH_S + self._latency_s:
+            return False
+        if ahead.is_stalled and not ahead.segments and lead == flow.lead and flow.end_stalled():
+            return True
+        if not (seat := self._seat(job, lead)):
             return False
         if span := flow.cut(ahead.segments_to_give(rate, self._latency_s)):
             self._begin(job, span, seat, lead)

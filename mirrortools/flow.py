@@ -2,7 +2,8 @@
 
 Near the end of a blob nothing is left to be handed out while some connections still have much before them. What such a
 one has not begun is cut off and given away. The segment that it is at cannot be cut: the end of that is read a second
-time, into memory, and whichever copy is there first is used. One thread alone writes a segment.
+time, into memory, and whichever copy is there first is used. One thread alone writes a segment. A connection that
+brings nothing any more is ended instead: its worker asks anew, for what is not there yet.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ class Ahead:
     segments: int
     segment_bytes: int
     rate: float
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether nothing comes any more."""
+        return self.rate == 0
 
     @property
     def seconds(self) -> float:
@@ -114,6 +120,8 @@ class Flow:
         self._is_whole = False
         self._is_asking = False
         self._no_help_until_s = 0.0
+        self._ended_at: int | None = None
+        self._is_to_ask_anew = False
         self._lock = threading.Lock()
 
     @property
@@ -127,7 +135,7 @@ class Flow:
         """A request is under way. Between two of them a worker may have to wait, which nobody can shorten."""
         with self._lock:
             self._asked_s = self._heard_s = self._clock()
-            self._marks, self._is_asking = None, True
+            self._marks, self._is_asking, self._is_to_ask_anew = None, True, False
         try:
             yield
         finally:
@@ -139,14 +147,15 @@ class Flow:
         with self._lock:
             self._is_whole = True
 
-    def enter(self, index: int) -> bool:
-        """Begin a segment; False when somebody else has taken it."""
+    def enter(self, index: int, taken: int = 0) -> bool:
+        """Begin a segment, of which so many bytes are there; False when somebody else has taken it."""
         with self._lock:
             if not self._is_whole and index >= self._stop:
                 return False
             self._copies = self._copies if index == self._index else []
             self._index = index
-            self._offset, self._end = self._segments.bounds(index)
+            start, self._end = self._segments.bounds(index)
+            self._offset = start + taken
             return True
 
     def moved(self, count: int) -> None:
@@ -195,6 +204,27 @@ class Flow:
             return None
         since_s, before = self._marks[0]
         return (self._came - before) / (now_s - since_s) if now_s - since_s > _SOON_S else None
+
+    def end_stalled(self) -> bool:
+        """End a connection that brings nothing any more, so that its worker asks anew; whether that was done.
+
+        Once, until bytes have come again: a source that has stopped to answer is not asked every two seconds. What it
+        was to bring is then read a second time, as that of a slow one.
+        """
+        with self._lock:
+            reader = self._readers.get(False)
+            if self._is_whole or reader is None or self._ended_at == self._came:
+                return False
+            self._ended_at, self._is_to_ask_anew = self._came, True
+            self._heard_s, self._marks = self._clock(), None
+            reader.cancel()
+            return True
+
+    def is_to_ask_anew(self) -> bool:
+        """Whether the worker's connection was ended here and has not failed by itself; it is told once."""
+        with self._lock:
+            told, self._is_to_ask_anew = self._is_to_ask_anew, False
+            return told
 
     @property
     def is_repeated(self) -> bool:
@@ -252,6 +282,12 @@ class Flow:
             self._copies.append((repeat.start, copy))
             if self._offset >= repeat.start and (reader := self._readers.get(False)):
                 reader.cancel()
+
+    def to_come(self, taken: int) -> int:
+        """How many bytes lack behind the first `taken` of the segment, up to what was read a second time."""
+        with self._lock:
+            begin = self._segments.bounds(self._index)[0]
+            return min((start for start, _ in self._copies), default=self._end) - begin - taken
 
     def copies(self, taken: int) -> Copies:
         """All behind the first `taken` bytes of the segment, when it was read a second time; else nothing."""

@@ -652,7 +652,7 @@ class Stuck(FakeSource):
 def test_a_connection_that_hangs_near_the_end_holds_up_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_bytes: int
 ) -> None:
-    """What it has not begun goes to the others, and the segment that it is at is read a second time."""
+    """What it has not begun goes to the others; the segment that it is at is read on from where it stopped."""
     monkeypatch.setattr(flow, "_STALLED_S", 0.3)
     content = noise(12 << 20)
     source = Stuck("s", [content]).hanging_after(first_bytes)

@@ -69,7 +69,7 @@ def test_of_two_that_are_equally_fast_each_takes_half() -> None:
 
 
 def test_all_is_taken_from_one_from_which_nothing_comes() -> None:
-    """All that it has not begun, and all of what it has."""
+    """All that it has not begun, and all of what it has, when asking anew does not help."""
     stalled = Ahead(1000, 7, SEGMENT, 0.0)
 
     assert stalled.segments_to_give(1e6, 0.1) == 7
@@ -194,3 +194,36 @@ def test_nobody_is_woken_who_reads_no_more() -> None:
     made.end_repeat(repeat, memoryview(bytearray(SEGMENT)))
 
     assert reader.times == 0
+
+
+def test_one_that_is_stalled_is_ended_once_until_bytes_have_come_again() -> None:
+    """Its worker asks anew then, and knows why; a source that has stopped to answer is not asked again and again."""
+    made, reader = flow(1, 3), Woken()
+    assert not made.end_stalled()
+    with made.read_by(reader):
+        made.moved(100)
+        assert made.end_stalled()
+        assert not made.end_stalled()
+    assert (made.is_to_ask_anew(), made.is_to_ask_anew()) == (True, False)
+    with made.read_by(reader):
+        assert not made.end_stalled()
+        assert made.enter(1, taken=100)
+        made.moved(1)
+        assert made.end_stalled()
+
+    assert reader.times == 2
+
+
+def test_what_is_there_of_a_segment_is_not_before_the_connection_that_goes_on_with_it() -> None:
+    """Neither is what was read a second time."""
+    clock = Clock()
+    made = flow(0, 1, clock)
+    assert made.enter(0, taken=SEGMENT - 500)
+    made.moved(100)
+    clock.now += 1.0
+    assert made.ahead() == Ahead(400, 0, SEGMENT, pytest.approx(100.0))
+    repeat = made.repeat(300)
+    assert repeat
+    made.end_repeat(repeat, memoryview(bytes(300)))
+
+    assert made.to_come(SEGMENT - 400) == 100

@@ -100,6 +100,40 @@ def test_a_file_that_changes_between_two_ranges_is_noticed_and_made_good(
     assert "model.safetensors changed while it was fetched" in caplog.text
 
 
+def test_nothing_of_what_a_stalled_connection_brought_comes_again(
+    upstream: GitLfsUpstream, repo: str, tmp_path: Path, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stops in the middle of a segment; what nginx sends in all is as long as the file."""
+    monkeypatch.setattr("mirrortools.flow._STALLED_S", 0.3)
+    upstream.commit(repo, {"model.safetensors": CONTENT})
+    upstream.forget()
+    upstream.stall_after((3 << 20) + 500_000, times=1)
+    source, progress = bytes_of(Source(upstream.url), repo, tmp_path, clients), Progress()
+    desk = desk_for(tmp_path / "root", source, workers=2)
+    fetch({BLOB: "model.safetensors"}, desk, progress)
+
+    assert desk.store.path(BLOB).read_bytes() == CONTENT
+    assert progress.fetched_bytes == len(CONTENT)
+    clients.close()
+    assert sum(request.body_bytes for request in upstream.requests() if request.route == "bytes") == len(CONTENT)
+
+
+def test_nothing_of_what_a_broken_connection_brought_comes_again(
+    upstream: GitLfsUpstream, repo: str, tmp_path: Path, clients: Clients
+) -> None:
+    """Neither when every connection is cut in the middle of its first segment: the next one goes on behind that."""
+    upstream.commit(repo, {"model.safetensors": CONTENT})
+    upstream.forget()
+    upstream.cut_after(700_000)
+    source, progress = bytes_of(Source(upstream.url), repo, tmp_path, clients), Progress()
+    desk = replace(desk_for(tmp_path / "root", source), wait=lambda _event, _seconds: None)
+    fetch({BLOB: "model.safetensors"}, desk, progress)
+
+    assert desk.store.path(BLOB).read_bytes() == CONTENT
+    assert progress.fetched_bytes == len(CONTENT)
+    assert sum(request.body_bytes for request in upstream.requests() if request.route == "bytes") == len(CONTENT)
+
+
 @dataclass(frozen=True)
 class Uneven:
     """A server of blobs whose every second connection is slow; `sent` says what was sent of each range."""
