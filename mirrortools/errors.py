@@ -41,9 +41,16 @@ class UpstreamError(MirrorError):
 
 
 class SourceUnavailable(UpstreamError):  # noqa: N818  (names a state of the source; the tree above is the vocabulary)
-    """The source is down, too slow, or answers nonsense; later may be better."""
+    """The source is down, too slow, or answers nonsense; later may be better.
+
+    One that is `unreachable` did not answer at all, whatever it was asked.
+    """
 
     exit_status = 10
+
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
 
 
 class SourceMissing(UpstreamError):  # noqa: N818

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from mirrortools.errors import NoSpace, StoreError
 from mirrortools.files import is_full, make_folder
+from mirrortools.text import count, moment
 
 # tunasync's words for the state of a mirror job, so that mirror sites can read ours.
 STATUSES: Final = ("none", "pre-syncing", "syncing", "success", "failed", "paused", "disabled")
@@ -44,8 +45,13 @@ CREATE INDEX IF NOT EXISTS sendings_by_edge ON sendings (edge, repo, id);
 CREATE TABLE IF NOT EXISTS under_way (
     edge TEXT NOT NULL, repo TEXT NOT NULL, process INTEGER NOT NULL, started_at REAL NOT NULL,
     noted_at REAL NOT NULL, sent_bytes INTEGER NOT NULL, planned_bytes INTEGER NOT NULL, PRIMARY KEY (edge, repo));
+CREATE TABLE IF NOT EXISTS troubles (
+    place TEXT NOT NULL, what TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, error TEXT NOT NULL,
+    PRIMARY KEY (place, what));
 """
-_LATEST_TABLE = "under_way"
+_LATEST_TABLE = "troubles"
+# Whoever has not failed for so long begins anew.
+_TROUBLE_S: Final = 86400.0
 # What history keeps of one repository at one edge.
 MOST_SENDINGS: Final = 100
 # And of the runs of one repository.
@@ -158,7 +164,32 @@ class Contact(NamedTuple):
     sending: Sending | None = None
 
 
-Row = TypeVar("Row", RepositoryState, Run, DeliveryState, Sending, UnderWay)
+class Trouble(NamedTuple):
+    """Why a source is left alone, in some way, until a time (Unix seconds): after so many failures in a row.
+
+    `what` it is about: `questions` (it could not be reached), `bytes` (it is asked for them after others), or `pause`
+    (it asked for one).
+    """
+
+    place: str
+    what: str
+    failures: int
+    until: float
+    error: str
+
+    @property
+    def text(self) -> str:
+        """What it means, for the operator."""
+        over, times = moment(self.until), count(self.failures, "time")
+        meaning = {
+            "questions": f"not asked before {over}, because it could not be reached {times}",
+            "bytes": f"asked for files after other sources until {over}, because it failed {times}",
+            "pause": f"left alone until {over}, as it asked",
+        }
+        return f"{self.place}: {meaning[self.what]}: {self.error}"
+
+
+Row = TypeVar("Row", RepositoryState, Run, DeliveryState, Sending, UnderWay, Trouble)
 
 
 class State:
@@ -335,6 +366,18 @@ class State:
         """The deliveries that run now, by processes of this host that live."""
         found = self._rows(UnderWay, "SELECT * FROM under_way ORDER BY edge, repo")
         return [delivery for delivery in found if Path(f"/proc/{delivery.process}").exists()]
+
+    def troubles(self, now: float) -> list[Trouble]:
+        """What sources did lately, in earlier runs and others; some of it may be over, and counts when it goes on."""
+        query = "SELECT * FROM troubles WHERE until > ? ORDER BY place, what"
+        return self._rows(Trouble, query, now - _TROUBLE_S)
+
+    def keep_trouble(self, trouble: Trouble) -> None:
+        """Keep it for other runs, in the place of what there was; without a failure there is none."""
+        if trouble.failures:
+            self._do(_insert("troubles", Trouble._fields).replace("INSERT", "INSERT OR REPLACE", 1), trouble._asdict())
+        else:
+            self._do("DELETE FROM troubles WHERE place = :place AND what = :what", trouble._asdict())
 
     def deliveries(self, repo: str) -> list[DeliveryState]:
         """How each edge stands with a repository."""

@@ -11,25 +11,26 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mirrortools.announce import announce
+from mirrortools.commons import Commons
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import Locked, MirrorError, StoreError
 from mirrortools.locks import in_turn
 from mirrortools.model import Blob, GitSnapshot, Manifest, Publication, Realm, RepoId
-from mirrortools.places import MOST_PLACES, Places
 from mirrortools.plan import Plan, make_plan, missing_revisions
 from mirrortools.progress import Progress
 from mirrortools.resolve import Place, Target
-from mirrortools.standing import Standings
 from mirrortools.state import Run, State
 from mirrortools.store import Store
 from mirrortools.tree import Tree
 from mirrortools.upstreams import (
     Clients,
     GitMirror,
+    RemoteRefs,
     Upstream,
     open_upstream,
     patient,
@@ -155,8 +156,7 @@ class Call:
     wish: Wish
     watch: Watch
     pool: EdgePool | None
-    places: Places
-    standings: Standings = field(default_factory=Standings)
+    commons: Commons
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def of(self, repository: RepositoryConfig) -> Call:
@@ -221,7 +221,7 @@ def sync(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish, w
         grant(origin.config, time.time())  # in front of all that it is about
     with (
         _pool(origin, repositories, wish) as pool,
-        closing(_outcomes(repositories, Call(origin, wish, watch, pool, _places(origin)))) as ended,
+        closing(_outcomes(repositories, Call(origin, wish, watch, pool, _commons(origin, wish)))) as ended,
     ):
         for outcome in ended:
             tally.add(outcome)
@@ -260,8 +260,9 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     tally = Tally()
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
+        run = Call(origin, wish, watch, pool, _commons(origin, wish))
         for repository in _delivery_order(repositories, origin, wish):
-            call = Call(origin.of(repository), wish, watch, pool, _places(origin))
+            call = run.of(repository)
             outcome = Outcome(repository.repo)
             with _ahead(repository, call) as ahead:
                 outcome = _deliver(repository, outcome, call, ahead) if ahead else outcome
@@ -270,9 +271,9 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     return tally
 
 
-def _places(origin: Origin) -> Places:
-    """The places for connections that all fetches of a run share."""
-    return Places(origin.config.max_parallel or MOST_PLACES)
+def _commons(origin: Origin, wish: Wish) -> Commons:
+    """What all repositories of a run share."""
+    return Commons(origin.state, origin.config.max_parallel, in_spite=wish.looks)
 
 
 def _delivery_order(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish) -> Sequence[RepositoryConfig]:
@@ -408,9 +409,15 @@ class News(NamedTuple):
         return list(self.served.manifests.values()) if self.served else []
 
 
-def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[], None] = lambda: None) -> News:
+Ask = Callable[[Callable[[], RemoteRefs]], RemoteRefs]
+"""Puts the question for its refs to a source."""
+
+
+def _look(
+    place: Place, upstream: Upstream, origin: Origin, ask: Ask = patient, lacking: Callable[[], None] = lambda: None
+) -> News:
     """Ask the source for its refs, and when they tell news, for git's objects; `lacking` is called in between."""
-    remote = patient(upstream.refs)
+    remote = ask(upstream.refs)
     wanted = place.select(remote)
     served, notes = place.published(), tuple(place.notes(wanted, remote))
     missing = missing_revisions(place.repo, wanted.missing, remote.oids) if wanted.missing else None
@@ -423,14 +430,14 @@ def _look(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[]
     return News(served, target, notes, missing)
 
 
-def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, lacking: Callable[[], None]) -> News:
+def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, ask: Ask, lacking: Callable[[], None]) -> News:
     """Look; when records in the tree are damaged, put them away and look again: a plain sync must get over it."""
     try:
-        return _look(place, upstream, origin, lacking)
+        return _look(place, upstream, origin, ask, lacking)
     except StoreError:
         if not origin.tree.mend(place.repo):
             raise
-    return _look(place, upstream, origin, lacking)
+    return _look(place, upstream, origin, ask, lacking)
 
 
 def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
@@ -441,7 +448,8 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
     live.begin()
     place.mirror.clear_up()
     upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
-    news = _look_and_mend(place, upstream, origin, live.lacking)
+    ask = partial(call.commons.ask, repository.source.url)
+    news = _look_and_mend(place, upstream, origin, ask, live.lacking)
     if news.target is None:
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)
@@ -457,7 +465,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
     call.watch.planned(place.repo, plan)
     if not enter(plan.fetch_bytes):
         return None
-    shared = call.stopped, call.places, call.standings
+    shared = call.stopped, call.commons.places, call.commons.standings
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     origin.tree.make()

@@ -298,6 +298,7 @@ def test_what_git_says_of_hosts_and_files(mirror: GitMirror, tmp_path: Path) -> 
     assert "does not appear to be a git repository" in str(errors["gone"])
     assert "check the name" in str(errors["gone"])
     assert "Connection refused" in str(errors["ssh"])
+    assert {name for name, error in errors.items() if getattr(error, "unreachable", False)} == {"name", "port", "ssh"}
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from mirrortools.upstreams.http import PIPELINED, Credential, HttpClient, Reques
 from mirrortools.upstreams.wire import Head
 from tests.delivery import noise
 from tests.fakes import Heard, ScriptedServer, answer
+from tests.servers.ports import free_port
 from tests.strategies import any_text, trials
 
 Script = Callable[[Heard], bytes | None]
@@ -313,6 +314,21 @@ def test_a_range_says_where_it_begins(serve: Callable[[Script], ScriptedServer],
             body.read_all()
 
     assert starts == [2, 0]
+
+
+def test_a_host_that_does_not_answer_is_unreachable_and_one_that_fails_is_not(
+    client: HttpClient, serve: Callable[[Script], ScriptedServer]
+) -> None:
+    """Whoever was asked in vain need not be asked by everybody else."""
+    closed = f"http://127.0.0.1:{free_port()}/a"
+    failing = serve(lambda _heard: answer(b"", status=500)).origin
+
+    with pytest.raises(SourceUnavailable) as refused:
+        get(client, closed)
+    with pytest.raises(SourceUnavailable) as failed:
+        get(client, failing)
+
+    assert (refused.value.unreachable, failed.value.unreachable) == (True, False)
 
 
 @pytest.mark.parametrize("value", ["", "bytes", "bytes */6", "bytes x-3/6", "bytes ²-3/6", "bytes -3/6", "items 2-3/6"])

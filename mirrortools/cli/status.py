@@ -39,7 +39,7 @@ def status(invocation: Invocation, history: int | None, as_json: bool, choice: C
     """Tell for each repository and edge: revision, lag, last success, bytes, error.
 
     Lag is how long upstream has had something that is not served here, or not on that edge. Without --repo or --job,
-    all repositories are told.
+    all repositories are told. Sources that are left alone for a while, because they failed or asked for it, come last.
     """
     config = invocation.config
     repositories = choice.of(config) if choice else list(config.repositories())
@@ -49,13 +49,17 @@ def status(invocation: Invocation, history: int | None, as_json: bool, choice: C
     try:
         record = Record(state, now, history or 0)
         documents = [_document(repository, record, config.root) for repository in repositories]
+        troubles = [trouble for trouble in state.troubles(now) if trouble.until > now]
     finally:
         state.close()
     if as_json:
-        print_json({"now": now, "root": str(config.root), "repositories": documents})
+        sources = [trouble._asdict() for trouble in troubles]
+        print_json({"now": now, "root": str(config.root), "repositories": documents, "sources": sources})
         return
     for document in documents:
         _tell(document)
+    for trouble in troubles:
+        click.echo(f"source {trouble.text}")
     if not documents:
         click.echo(f"nothing is mirrored yet: write a job into {config.path.parent}/conf.d/NAME.yaml")
 

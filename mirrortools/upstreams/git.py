@@ -39,15 +39,14 @@ _PIECE_BYTES = 64 << 10
 # It never collects garbage by itself: a commit that upstream dropped may still be served.
 _SETTINGS = ("protocol.version=2", "gc.auto=0", "core.fsync=all")
 _PAUSE_S = 30.0
-_POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n\Z"
-)
+# Expressions are compiled where they are first used: most runs have no use for any.
+_POINTER = rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (0|[1-9][0-9]{0,18})\n\Z"
 # A connection that died without a word is given up after a minute.
 SSH = ("ssh", "-oBatchMode=yes", "-oConnectTimeout=20", "-oServerAliveInterval=15", "-oServerAliveCountMax=4")
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "SSH_AUTH_SOCK")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 # The last one is cat-file whose output could not be written.
-_FULL = re.compile(r"No space left on device|Disk quota exceeded|disk full|unable to stream")
+_FULL = r"No space left on device|Disk quota exceeded|disk full|unable to stream"
 # Old, harmless sins of real repositories; anything else that fsck calls an error is refused.
 _FORGIVEN = ("zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingSpaceBeforeEmail")
 
@@ -136,7 +135,7 @@ class GitMirror:
         )
 
     def _is_full(self, text: str) -> bool:
-        return bool(_FULL.search(text)) or is_full(self.folder)
+        return bool(re.search(_FULL, text)) or is_full(self.folder)
 
     def command(self, *arguments: str) -> list[str]:
         """The argument list that runs git on this repository."""
@@ -340,7 +339,7 @@ def _entry(file: TreeFile, pointed: Blob | None) -> Entry:
 
 def read_pointer(data: bytes) -> Blob | None:
     """The blob that a git-LFS pointer names, or None for any other content (git-lfs spec v1)."""
-    match = _POINTER.match(data)
+    match = re.match(_POINTER, data)
     return Blob("sha256", match[1].decode(), int(match[2])) if match else None
 
 
@@ -413,21 +412,24 @@ def remote_error(url: str, text: str) -> UpstreamError:
             return kind(message + advice)
     if "fsck error" in text or re.search(r"error: object [0-9a-f]{40}: ", text):
         return HostileTree(f"{url}: git refused the objects: {text[:500]}")
-    return SourceUnavailable(message)
+    return SourceUnavailable(message, unreachable=bool(re.search(_UNREACHED, text)))
 
 
 def _telling_line(text: str) -> str:
     """The line that says what happened, without git's advice for people at a keyboard."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for prefixes in (("fatal:", "error:"), ("ssh:", "ERROR:", "Host key"), ("",)):
-        found = [line for line in lines if line.startswith(prefixes) and not _EMPTY_WORDS.search(line)]
+        found = [line for line in lines if line.startswith(prefixes) and not re.search(_EMPTY_WORDS, line)]
         if found:
             return re.sub(r"^(?:fatal|error): ", "", found[0])
     return "git or ssh failed and said nothing"
 
 
-_EMPTY_WORDS = re.compile(
-    r"Could not read from remote repository|make sure you have the correct|and the repository exists"
+_EMPTY_WORDS = r"Could not read from remote repository|make sure you have the correct|and the repository exists"
+# What git's HTTP library and ssh say of a host that did not answer.
+_UNREACHED = (
+    r"Could not resolve host|Failed to connect|Connection refused|Connection timed out|Connection reset by"
+    r"|No route to host|Network is unreachable"
 )
 _COMPLAINTS: Final[tuple[tuple[str, Callable[[str], UpstreamError], str], ...]] = (
     (

@@ -324,14 +324,14 @@ class HttpClient:
             try:
                 connection = self._connections.take(origin_of(url), fresh)
             except _NETWORK_ERRORS as error:
-                raise SourceUnavailable(f"{shown(url)}: {describe(error)}") from error
+                raise SourceUnavailable(f"{shown(url)}: {describe(error)}", unreachable=True) from error
             try:
                 connection.wire.ask(_encoded(requests, connection))
                 connection.wire.wait()
             except _NETWORK_ERRORS as error:
                 self._connections.put_back(connection, reusable=False)
                 if connection.is_fresh:
-                    raise SourceUnavailable(f"{shown(url)}: {describe(error)}") from error
+                    raise SourceUnavailable(f"{shown(url)}: {describe(error)}", unreachable=True) from error
                 fresh = True  # the server had closed an idle connection: once more on a new one
             else:
                 return connection

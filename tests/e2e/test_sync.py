@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mirrortools.state import State, Trouble
 from tests.delivery import noise
 from tests.mirror import Mirror, served
 from tests.servers import GitLfsUpstream, Sshd, free_port
@@ -281,6 +282,27 @@ def test_a_source_that_asks_for_a_long_pause_is_told_with_its_end(
     assert "429" in ended.stderr
     assert re.search(r"left alone for (20 min|19 min 5\d s): run the same command again after 20", ended.stderr)
     assert "`backup_source:`" in ended.stderr
+
+
+def test_a_source_that_could_not_be_reached_is_left_alone_by_later_runs(
+    mirror: Mirror, upstream: GitLfsUpstream, repo: str
+) -> None:
+    """`status` tells until when; who names the repository has it asked all the same, and success ends it for all."""
+    upstream.commit(repo, {"model.safetensors": noise(1000)})
+    state = State(mirror.root)
+    state.keep_trouble(Trouble(upstream.url, "questions", 2, time.time() + 600, f"{upstream.url}: Connection refused"))
+    state.close()
+    upstream.forget()
+    ended, told = mirror.fails("sync", "--all"), mirror.run("status").stdout
+    assert ended.status == 10
+    assert "because it could not be reached 2 times" in ended.stderr
+    assert f"source {upstream.url}: not asked before 20" in told
+    assert upstream.requests() == []
+
+    ended = mirror.run("sync", "--repo", repo)
+
+    assert (ended.status, "asked all the same, because it is called by name" in ended.stderr) == (0, True)
+    assert mirror.run("status", "--json").json["sources"] == []
 
 
 def test_expired_links_are_asked_for_again(mirror: Mirror, upstream: GitLfsUpstream, repo: str) -> None:
