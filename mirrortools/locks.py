@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from mirrortools.access import reason
 from mirrortools.errors import Locked, MirrorError, NoSpace, StoreError
 from mirrortools.files import make_folder
 from mirrortools.model import RepoId, quote_ref
@@ -153,6 +152,8 @@ def _attempt(root: Path, repo: RepoId, owner: str, act: Callable[[], T]) -> T | 
 def _error(path: Path, error: OSError) -> NoSpace | StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again")
+    from mirrortools.access import reason
+
     text = reason(error)
     hint = "; may the user who runs mirrortool write there?" if text == error.strerror else ""
     return StoreError(f"{path}: {text}{hint}")

@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mirrortools.access import reason
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
 from mirrortools.files import make_folder, move_files, sync_contents, sync_folder
 from mirrortools.model import Blob, Realm, new_hash
@@ -129,4 +128,6 @@ def write_error(path: Path, error: OSError) -> NoSpace | StoreError:
     """What to raise when writing `path` failed with `error`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NoSpace(f"{path}: {error.strerror}; free some space (or a larger disk quota), then run it again")
+    from mirrortools.access import reason
+
     return StoreError(f"{path}: {reason(error)}")

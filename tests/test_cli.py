@@ -16,8 +16,9 @@ import click
 import pytest
 import yaml
 
-from mirrortools import __version__, cli
-from mirrortools.cli import COMMANDS, exit_statuses, mirrortool, run
+from mirrortools import __version__
+from mirrortools.cli import exit_statuses, group, run
+from mirrortools.cli.group import COMMANDS, mirrortool
 from mirrortools.cli.init import sample_files
 from mirrortools.config import load
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked
@@ -104,7 +105,7 @@ def test_help_imports_no_command() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
 
-    assert result.stderr == "[]\n"
+    assert result.stderr == "['mirrortools.cli.brief', 'mirrortools.cli.group']\n"
     assert "config" in result.stdout
 
 
@@ -112,7 +113,7 @@ def test_a_missing_module_does_not_break_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A command whose module is not installed is unknown; the rest works."""
-    monkeypatch.setattr(cli, "COMMANDS", {**COMMANDS, "gone": ("gone", "gone", "Not there.")})
+    monkeypatch.setattr(group, "COMMANDS", {**COMMANDS, "gone": ("gone", "gone", "Not there.")})
     statuses = [run(["--help"], {}), run(["gone"], {})]
     captured = capsys.readouterr()
 
@@ -236,16 +237,16 @@ def test_sigterm_unwinds() -> None:
     """`systemctl stop` lets locks and children go: finally blocks run, a line tells, the status is SIGTERM's."""
     code = (
         "import os, signal, sys, click\n"
-        "from mirrortools import cli\n"
+        "from mirrortools.cli import group, main\n"
         "def wait():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        signal.pause()\n"
         "    finally:\n"
         "        print('let go')\n"
-        "cli.mirrortool.add_command(click.Command('wait', callback=wait))\n"
+        "group.mirrortool.add_command(click.Command('wait', callback=wait))\n"
         "sys.argv = ['mirrortool', 'wait']\n"
-        "cli.main()\n"
+        "main()\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=False)
 

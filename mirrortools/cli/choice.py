@@ -4,37 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
-from mirrortools.config import Config, RepositoryConfig
-from mirrortools.errors import ConfigError
-from mirrortools.model import RepoId
-
-
-class Choice(NamedTuple):
-    """Repositories by name, by job, or every one."""
-
-    repos: tuple[str, ...] = ()
-    jobs: tuple[str, ...] = ()
-    every: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.repos or self.jobs or self.every)
-
-    def of(self, config: Config) -> list[RepositoryConfig]:
-        """The chosen repositories, each once. Raises ConfigError when none is."""
-        if not self:
-            raise ConfigError("say what: --repo ORG/NAME, --job JOB or --all")
-        chosen = [config.repository(RepoId.parse(name)) for name in self.repos]
-        chosen += [repository for name in self.jobs for repository in config.job(name).repositories]
-        if self.every:
-            chosen += config.repositories()
-        if not chosen:
-            raise ConfigError(f"{config.path}: no repository is configured; write a job into conf.d/ beside it")
-        return list({repository.repo: repository for repository in chosen}.values())
-
+from mirrortools.cli.brief import Choice as Choice
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--repo", "repos", multiple=True, metavar="REPO", help="ORG/NAME or datasets/ORG/NAME; repeatable."),

@@ -6,13 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from mirrortools.cli.edgemeter import EdgeMeter
 from mirrortools.cli.meter import Meter
 from mirrortools.model import RepoId
 from mirrortools.plan import Plan
 from mirrortools.sync import Outcome, Watch
+
+if TYPE_CHECKING:
+    from mirrortools.cli.edgemeter import EdgeMeter
 
 Tell = Callable[[Outcome], None]
 Say = Callable[[str], None]
@@ -28,13 +30,21 @@ class Lines(Watch):
 
     def __init__(self, tell: Tell, say: Say, every: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
         self.meter = Meter(1)
-        self.edges = EdgeMeter()
+        self._edges: EdgeMeter | None = None
         self._tell = tell
         self._say = say
         self._every = every
         self._clock = clock
         self._said_s = clock()
         self._lock = threading.Lock()
+
+    @property
+    def edges(self) -> EdgeMeter:
+        """What goes to edges, counted from the first delivery on."""
+        from mirrortools.cli.edgemeter import EdgeMeter
+
+        self._edges = self._edges or EdgeMeter()
+        return self._edges
 
     def begun(self, repositories: int) -> None:
         """Know how many there are."""
@@ -79,7 +89,7 @@ class Lines(Watch):
     def edge_lines(self) -> list[str]:
         """How far deliveries are."""
         with self._lock:
-            return self.edges.lines(self._clock())
+            return self._edges.lines(self._clock()) if self._edges else []
 
     def _now_and_then(self) -> None:
         now_s = self._clock()
@@ -88,7 +98,7 @@ class Lines(Watch):
         self._said_s = now_s
         if self.meter.repositories > 1:
             self._say(self.meter.line(now_s))
-        for line in self.edges.lines(now_s):
+        for line in self._edges.lines(now_s) if self._edges else ():
             self._say(line)
 
     def __enter__(self) -> Self:

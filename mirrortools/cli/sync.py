@@ -1,24 +1,15 @@
-"""`mirrortool sync` and `mirrortool deliver`: the main job."""
+"""`mirrortool sync` and `mirrortool deliver`: the main job, as click sees it."""
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import click
 
-from mirrortools.cli import Invocation, exit_statuses
+from mirrortools.cli import Invocation, exit_statuses, syncing
+from mirrortools.cli.brief import DeliverOptions, SyncOptions
 from mirrortools.cli.choice import Choice, choosing
-from mirrortools.cli.complaints import complaints, next_steps
-from mirrortools.cli.lines import Lines
-from mirrortools.cli.network import proxies
-from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import (
     AccessDenied,
     EdgeRefused,
@@ -26,7 +17,6 @@ from mirrortools.errors import (
     HostileTree,
     IntegrityError,
     Locked,
-    MirrorError,
     NoSpace,
     RateLimited,
     RefMovedBack,
@@ -34,24 +24,9 @@ from mirrortools.errors import (
     SourceUnavailable,
     StoreError,
 )
-from mirrortools.model import short_ref
-from mirrortools.plan import Plan
-from mirrortools.state import State
-from mirrortools.store import Store
-from mirrortools.sync import Origin, Outcome, Tally, Watch, Wish
-from mirrortools.sync import deliver as run_deliver
-from mirrortools.sync import sync as run_sync
-from mirrortools.text import count, size, span
-from mirrortools.tree import Tree
-from mirrortools.upstreams import Budget, Clients
-
-if TYPE_CHECKING:
-    from mirrortools.errand import Delivery
 
 _EDGE_KINDS = (EdgeUnreachable, EdgeRefused, IntegrityError, NoSpace, Locked, StoreError)
 _SOURCE_KINDS = (SourceUnavailable, SourceMissing, AccessDenied, RateLimited, HostileTree, RefMovedBack)
-_GOES_ON = "what was {} is kept, and the same command goes on from there"
-log = logging.getLogger("mirrortools.sync")
 
 
 def _delivering(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,14 +56,7 @@ def sync(
     served until the new ones are complete. With --repo edges look whether every blob is in its place; with --job or
     --all they may go by what they saw in the last day.
     """
-    invocation.when_stopped = "nothing was changed" if dry_run else _GOES_ON.format("fetched")
-    to = () if no_deliver else _checked(edges, invocation.config)
-    wish = Wish(only or None, to, dry_run, looks=bool(choice.repos))
-    chosen = choice.of(invocation.config)
-    documents = _Documents(chosen) if as_json else None
-    with _origin(invocation.config, invocation.environ) as origin, _watch(invocation, documents, dry_run) as watch:
-        tally = run_sync(chosen, origin, wish, watch)
-    return _report(tally, documents, invocation)
+    return syncing.sync(invocation, SyncOptions(choice, only, edges, no_deliver, dry_run, as_json))
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
@@ -103,238 +71,4 @@ def deliver(
     Each edge says what it has; what it lacks is sent, hashed there, and published there. With --repo or --job edges
     look whether every blob is in its place; with --all, as in a sync, they may go by what they saw in the last day.
     """
-    if dry_run:
-        from mirrortools.cli.outlook import report
-        from mirrortools.outlook import foresee
-
-        invocation.when_stopped = "nothing was changed"
-        return report(
-            foresee(choice.of(invocation.config), invocation.config, _checked(edges, invocation.config)), as_json
-        )
-    invocation.when_stopped = _GOES_ON.format("sent")
-    wish = Wish(edges=_checked(edges, invocation.config), looks=not choice.every)
-    chosen = choice.of(invocation.config)
-    documents = _Documents(chosen) if as_json else None
-    with (
-        _origin(invocation.config, invocation.environ) as origin,
-        _watch(invocation, documents, dry_run=False) as watch,
-    ):
-        tally = run_deliver(chosen, origin, wish, watch)
-    return _report(tally, documents, invocation)
-
-
-def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
-    return tuple(config.edge(name).name for name in edges) or None
-
-
-@contextmanager
-def _origin(config: Config, environ: Mapping[str, str]) -> Iterator[Origin]:
-    budget = Budget(config.root / "state" / "budget", config.request_budget)
-    clients = Clients(*proxies(environ), budget)
-    state = State(config.root)
-    try:
-        yield Origin(config, Store(config.root), Tree(config.root), state, clients)
-    finally:
-        state.close()
-        clients.close()
-
-
-class _Documents:
-    """Outcomes for machines, kept as text until the end: of thousands of repositories that is little."""
-
-    def __init__(self, chosen: Sequence[RepositoryConfig]) -> None:
-        self._texts = dict.fromkeys((known.repo for known in chosen), "")
-        self._last: Outcome | None = None
-
-    def add(self, outcome: Outcome) -> None:
-        """One more; the last one may still hear of an error."""
-        self._write_last()
-        self._last = outcome
-
-    def end(self, error: MirrorError | None) -> None:
-        """Print them in the order of the configuration; an error behind the last repository is told with that."""
-        if self._last:
-            self._last = replace(self._last, error=self._last.error or error)
-        self._write_last()
-        separator = "[\n"
-        for text in self._texts.values():  # never all of it twice in memory
-            sys.stdout.write(separator + text)
-            separator = ",\n"
-        click.echo("\n]")
-
-    def _write_last(self) -> None:
-        if self._last:
-            # A line each: to set it out over many takes longer than to see that nothing changed.
-            self._texts[self._last.repo] = json.dumps(as_document(self._last), ensure_ascii=False)
-
-
-@contextmanager
-def _watch(invocation: Invocation, documents: _Documents | None, dry_run: bool) -> Iterator[Watch]:
-    """Bars on a terminal, lines elsewhere; the outcomes themselves come at the end when they are JSON."""
-    tell: Callable[[Outcome], None] = _tell_plan if dry_run else _tell
-    if documents or invocation.quiet:
-        tell = documents.add if documents else _keep_quiet
-    every = documents is not None or invocation.verbose
-    watch = Lines(tell, _say, every)
-    if sys.stderr.isatty() and not invocation.quiet:
-        from mirrortools.cli.bars import Bars  # rich takes its time to load, and timers have no terminal
-
-        watch = Bars(tell, every)
-    with watch:
-        yield watch
-
-
-def _report(tally: Tally, documents: _Documents | None, invocation: Invocation) -> int:
-    """Print what machines asked for, complain, and give the exit status: that of the first error."""
-    if documents:
-        documents.end(tally.error)
-    for outcome in tally.remarkable:
-        for note in outcome.notes:
-            log.warning("mirrortool: %s", note)
-    for text in complaints(tally.errors):
-        log.error("mirrortool: %s", text)
-    for line in next_steps(tally.remarkable, invocation.config, time.time()):
-        log.warning("mirrortool: %s", line)
-    if tally.repositories > 1 and not documents and not invocation.quiet:
-        counted = count(tally.repositories, "repository/repositories")
-        click.echo(f"{counted}: {tally.changed} changed, {tally.failed} failed")
-    if (tally.repositories > 1 or tally.failed) and tally.edges and not documents and not invocation.quiet:
-        from mirrortools.cli.edgetable import edge_table
-
-        for line in edge_table(tally.edges.values()):
-            click.echo(line)
-    return next((error.exit_status for error in tally.errors), 0)
-
-
-def _say(line: str) -> None:
-    log.info("mirrortool: %s", line)
-
-
-def _keep_quiet(_outcome: Outcome) -> None:
-    """Errors come at the end."""
-
-
-def _tell(outcome: Outcome) -> None:
-    if outcome.publication:
-        refs = ", ".join(
-            f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(outcome.publication.refs.items())
-        )
-        click.echo(f"{outcome.repo}: {refs or 'pinned commits only'}: {_pulled(outcome)} ({span(outcome.duration_s)})")
-    for delivery in outcome.deliveries:
-        click.echo(f"  edge {delivery.edge}: {_delivered(delivery)}")
-
-
-def _pulled(outcome: Outcome) -> str:
-    if outcome.error and not outcome.changed:
-        return "FAILED, stays as it was"
-    if not outcome.plan:
-        return "up to date, nothing fetched"
-    plan, progress = outcome.plan, outcome.progress
-    text = f"published; fetched {size(progress.fetched_bytes + plan.plain_bytes)}, {_reused(plan)}"
-    if progress.reused_bytes:
-        text += f", took {size(progress.reused_bytes)} of unchanged segments from the revision before"
-    if progress.resumed_bytes:
-        text += f", resumed {size(progress.resumed_bytes)} from an earlier run"
-    if len(progress.from_source) > 1:
-        parts = [f"{size(received)} from {source}" for source, received in progress.from_source.items()]
-        text += f" ({', '.join(parts)})"
-    return text
-
-
-def _reused(plan: Plan) -> str:
-    whole = plan.fetch_bytes + plan.reuse_bytes
-    percent = 100 * plan.reuse_bytes // whole if whole else 0
-    share = f" ({percent} % saved)" if percent else ""
-    return f"reused {size(plan.reuse_bytes)}{share}"
-
-
-def _delivered(delivery: Delivery) -> str:
-    if isinstance(delivery.error, Locked):
-        return "busy, another delivery is at work"
-    if delivery.error:
-        return "FAILED"
-    if not delivery.changed and not delivery.blobs:
-        return "up to date, nothing sent"
-    done = "published" if delivery.changed else "what it had lost was brought again"
-    text = f"{done}; {count(delivery.blobs, 'blob')}, sent {size(delivery.bytes_sent)}"
-    if delivery.bytes_relayed:
-        text += f", {size(delivery.bytes_relayed)} came from {_named(delivery.feeders)}"
-    if delivery.bytes_saved:
-        text += f" for {size(delivery.bytes_planned + delivery.bytes_saved)}, the rest was in older files there"
-    return f"{text} ({span(delivery.duration_s)})"
-
-
-def _named(edges: Sequence[str]) -> str:
-    if not edges:
-        return "other edges"
-    return f"edge {edges[0]}" if len(edges) == 1 else f"edges {', '.join(edges)}"
-
-
-def _tell_plan(outcome: Outcome) -> None:
-    if not outcome.plan:
-        if not outcome.error:
-            click.echo(f"{outcome.repo}: up to date, nothing to do")
-        return
-    plan = outcome.plan
-    click.echo(f"{outcome.repo}: would fetch {count(len(plan.fetch), 'blob')}, {size(plan.fetch_bytes)}")
-    for blob in plan.fetch:
-        click.echo(f"  fetch  {size(blob.size):>10}  {outcome.names.get(blob, blob.digest)}")
-    click.echo(f"  reuse  {size(plan.reuse_bytes):>10}  in {count(len(plan.reuse), 'blob')} that are here")
-    click.echo(f"  drop   {size(plan.drop_bytes):>10}  in {count(len(plan.drop), 'blob')} of the revision before")
-
-
-def as_document(outcome: Outcome) -> Mapping[str, Any]:
-    """An outcome for machines: sizes in bytes, times in seconds.
-
-    `fetched_bytes` is LFS content that came from sources, `plain_bytes` the size of new files that came with git,
-    `reused_bytes` unchanged segments of older blobs.
-    """
-    plan, progress = outcome.plan, outcome.progress
-    return {
-        "repo": str(outcome.repo),
-        "changed": outcome.changed,
-        "refs": dict(outcome.publication.refs) if outcome.publication else {},
-        "plan": _plan_document(plan) if plan else None,
-        "fetched_bytes": progress.fetched_bytes,
-        "plain_bytes": plan.plain_bytes if plan else 0,
-        "resumed_bytes": progress.resumed_bytes,
-        "reused_bytes": progress.reused_bytes,
-        "from_source": dict(progress.from_source),
-        "duration_s": round(outcome.duration_s, 3),
-        "ended_at": time.time(),
-        "error": _error_document(outcome.error),
-        "deliveries": [_delivery_document(delivery) for delivery in outcome.deliveries],
-    }
-
-
-def _plan_document(plan: Plan) -> Mapping[str, int]:
-    return {
-        "fetch_blobs": len(plan.fetch),
-        "fetch_bytes": plan.fetch_bytes,
-        "reuse_blobs": len(plan.reuse),
-        "reuse_bytes": plan.reuse_bytes,
-        "drop_blobs": len(plan.drop),
-        "drop_bytes": plan.drop_bytes,
-    }
-
-
-def _delivery_document(delivery: Delivery) -> Mapping[str, Any]:
-    return {
-        "edge": delivery.edge,
-        "changed": delivery.changed,
-        "blobs": delivery.blobs,
-        "planned_bytes": delivery.bytes_planned,
-        "sent_bytes": delivery.bytes_sent,
-        "saved_bytes": delivery.bytes_saved,
-        "relayed_bytes": delivery.bytes_relayed,
-        "relayed_from": list(delivery.feeders),
-        "duration_s": round(delivery.duration_s, 3),
-        "exit_status": delivery.error.exit_status if delivery.error else 0,
-        "error": _error_document(delivery.error),
-    }
-
-
-def _error_document(error: MirrorError | None) -> Mapping[str, Any] | None:
-    if error is None:
-        return None
-    return {"kind": type(error).__name__, "text": str(error), "exit_status": error.exit_status}
+    return syncing.deliver(invocation, DeliverOptions(choice, edges, dry_run, as_json))

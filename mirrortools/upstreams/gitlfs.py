@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 from collections.abc import Collection, Mapping
@@ -116,6 +115,8 @@ def _login(source: Source) -> Credential | None:
 
 
 def _basic(source: Source, user: str, password: str) -> Credential:
+    import base64
+
     text = base64.b64encode(f"{user}:{password}".encode()).decode()
     return Credential(origin_of(source.url), f"Basic {text}")
 

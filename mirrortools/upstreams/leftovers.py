@@ -15,8 +15,8 @@ from pathlib import Path
 
 _TEMPORARY = (".lock", ".new")
 _PACK_FILE = re.compile(r"(pack-[0-9a-f]{40,64})\.(?:pack|idx|rev|bitmap|mtimes|promisor)")
-_PACK_INDEXES = re.compile(r"multi-pack-index(?:-[0-9a-f]{40,64}\.(?:bitmap|rev))?")
-_LOOSE = re.compile(r"(?:[0-9a-f]{38}|[0-9a-f]{62})")
+_PACK_INDEXES = r"multi-pack-index(?:-[0-9a-f]{40,64}\.(?:bitmap|rev))?"
+_LOOSE = r"(?:[0-9a-f]{38}|[0-9a-f]{62})"
 _FAN_OUT = re.compile(r"[0-9a-f]{2}")
 
 
@@ -31,7 +31,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
     objects = folder / "objects"
     for name in _names(objects):
         if _FAN_OUT.fullmatch(name):
-            yield from (objects / name / left for left in _names(objects / name) if not _LOOSE.fullmatch(left))
+            yield from (objects / name / left for left in _names(objects / name) if not re.fullmatch(_LOOSE, left))
         elif name == "pack":
             yield from (objects / name / left for left in left_of_packs(_names(objects / name)))
         elif name != "info":
@@ -56,4 +56,4 @@ def left_of_packs(names: Collection[str]) -> list[str]:
     there = set(names)
     parts = {name: match[1] for name in there if (match := _PACK_FILE.fullmatch(name))}
     whole = {pack for pack in parts.values() if {f"{pack}.pack", f"{pack}.idx"} <= there}
-    return sorted(name for name in there if parts.get(name) not in whole and not _PACK_INDEXES.fullmatch(name))
+    return sorted(name for name in there if parts.get(name) not in whole and not re.fullmatch(_PACK_INDEXES, name))
