@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import os
+import pstats
 import re
 import shutil
 import subprocess
@@ -24,6 +26,7 @@ from bench.works import Work, works
 
 _RATE_HZ = 200
 _TOP = 25
+_CALLED = PROJECT / "bench" / "called.py"
 _FRAME_IN_PROJECT = re.compile(r"\((?:mirrortools|bench)/")
 
 
@@ -33,11 +36,13 @@ def main() -> int:
     work = next((work for work in works(options.scale) if work.name == options.work), None)
     if work is None:
         raise SystemExit(f"bench/profile: there is no work {options.work}; bench/pull --list names them")
+    options.tool = options.tool or ("calls" if work.copies else "runs")
     folder = options.folder / "profiled"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     profile = options.folder / "profiles" / f"{work.name}-{options.tool}.txt"
     profile.parent.mkdir(exist_ok=True)
+    compileall.compile_dir(PROJECT / "mirrortools", quiet=1)  # as every installation is, but an editable one
     with Site(options.folder / "site") as site:
         case = _case(work, site)
         with _ours(work, options).ready(case, folder) as step:
@@ -66,7 +71,11 @@ def _keep(title: str, summary: str, options: argparse.Namespace) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/profile", description=__doc__)
     parser.add_argument("--work", default="one-blob", help="a work of bench/pull (one-blob)")
-    parser.add_argument("--tool", choices=sorted(SUMMARIES), default="runs", help="what to look at (runs)")
+    parser.add_argument(
+        "--tool",
+        choices=sorted(SUMMARIES),
+        help="what to look at (runs; calls where nothing is new, which is over soon)",
+    )
     parser.add_argument("--scale", type=float, default=float(os.environ.get("BENCH_SCALE", "1")))
     parser.add_argument("--no-fsync", action="store_true", help="with fsync switched off")
     parser.add_argument("--folder", type=Path, default=PROJECT / ".cache" / "bench", help="where everything lies")
@@ -90,6 +99,8 @@ def _profiled(step: Step, tool: str, profile: Path) -> list[str]:
     command = [sys.executable, *(str(word) for word in step.command)]
     if tool == "strace":
         return ["strace", "-f", "-c", "-w", "-o", str(profile), *command]
+    if tool == "calls":
+        return [sys.executable, str(_CALLED), str(profile), *command[2:]]
     if tool == "imports":
         script = f'exec "$@" 2>{profile}'
         return ["sh", "-c", script, "sh", command[0], "-X", "importtime", *command[1:]]
@@ -148,11 +159,38 @@ def _slowest_imports(profile: Path) -> Iterator[str]:
     yield from (f"  {alone / 1000:8.1f} {whole / 1000:8.1f}  {name}" for alone, whole, name in own[:_TOP])
 
 
+def _called(profile: Path) -> Iterator[str]:
+    """Own time by module, then our functions with all that they called; cProfile makes both longer."""
+    calls = pstats.Stats(str(profile)).stats  # type: ignore[attr-defined]
+    alone: Counter[str] = Counter()
+    whole: Counter[str] = Counter()
+    for (file, line, name), (_, _, own_s, all_s, _) in calls.items():
+        place = _module(file) if file != "~" else name
+        alone[place] += round(own_s * 1e6)
+        if file.startswith(f"{PROJECT}/mirrortools/"):
+            whole[f"{place}:{line} {name}"] = round(all_s * 1e6)
+    yield f"{sum(alone.values()) / 1000:.1f} ms under cProfile, which takes a half and more of that"
+    yield "ms by itself, module or built-in function"
+    yield from (f"  {us / 1000:8.1f}  {name}" for name, us in alone.most_common(_TOP))
+    yield "ms with all that it called, our function (a module is its loading)"
+    yield from (f"  {us / 1000:8.1f}  {name}" for name, us in whole.most_common(_TOP))
+
+
+def _module(file: str) -> str:
+    """A file's place in what it belongs to: `mirrortools/sync.py`, `click/core.py`, `logging/__init__.py`."""
+    for top in (f"{PROJECT}/", "site-packages/", f"python{sys.version_info[0]}.{sys.version_info[1]}/"):
+        before, found, rest = file.partition(top)
+        if found and (before == "" or not top.startswith("/")):
+            return rest
+    return file
+
+
 SUMMARIES: Mapping[str, Callable[[Path], Iterator[str]]] = {
     "runs": _sampled,
     "waits": _sampled,
     "strace": _first_lines,
     "imports": _slowest_imports,
+    "calls": _called,
 }
 
 
