@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mirrortools.model import Blob
 from mirrortools.outlet import Outlet
 from mirrortools.partial import Partial
 from mirrortools.ring import Ring
@@ -381,3 +382,22 @@ def test_what_may_be_passed_on_grows_from_the_start(tmp_path: Path) -> None:
 
     assert ready == [0, 2 * SEGMENT, 2 * SEGMENT]
     assert (resumed, forgotten) == (2 * SEGMENT, SEGMENT)
+
+
+def test_what_an_earlier_release_left_is_gone_on_from(tmp_path: Path) -> None:
+    """These two files are as 0.1.0 wrote them; the second segment was in flight when it was upgraded."""
+    blob = Blob("sha256", "57ab84bd80bbaae9f9f0f2125a7a09c5a9cb5751cd59fefef4bd730605e07981", 8292)
+    (tmp_path / f"{blob.digest}.part").write_bytes(b"a" * 4096 + bytes(4196))
+    (tmp_path / f"{blob.digest}.journal").write_text(
+        "mirrortools-journal 1 8292 4096\n0 e594ed23b869217688a30670e919701e\n1 e59"
+    )
+    growing = Partial(tmp_path, blob, 4096)
+
+    assert growing.resumed_bytes == 4096
+    assert growing.missing() == [Span(1, 3)]
+    for index, content in ((1, b"b" * 4096), (2, b"c" * 100)):
+        assert growing.claim(index)
+        growing.write(4096 * index, memoryview(content))
+        growing.finish_segment(index)
+    assert growing.digest() == blob.digest
+    growing.close()

@@ -24,6 +24,7 @@ from tests.delivery import noise, sha256_blob
 from tests.mirror import Mirror
 from tests.servers import GitLfsUpstream, Nginx, Sshd, free_port
 from tests.servers.process import program
+from tests.servers.tunnel import Tunnel
 
 SSH = program("ssh")
 REPO = "acme/contract"
@@ -372,3 +373,22 @@ http {{
     }}
 }}
 """
+
+
+def test_an_https_source_is_pulled_through_a_proxy(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """By git and by our own client, as `https_proxy` says; its password is for it alone; `no_proxy` goes straight."""
+    port, authority = request.getfixturevalue("tls")
+    made = Mirror(tmp_path / "origin", "")
+    made.settings["source"] = {"url": f"https://localhost:{port}", "ca_file": str(authority)}
+    made.add(REPO)
+    with Tunnel() as proxy:
+        through = {"https_proxy": f"http://u%40x:p@127.0.0.1:{proxy.port}", "no_proxy": ""}
+        ended = made.run("sync", "--all", env=through)
+        heads, proxy.heads = proxy.heads, []
+        again = made.run("sync", "--all", env={**through, "no_proxy": "localhost"})
+
+        assert (ended.status, again.status) == (0, 0), ended.stderr + again.stderr
+        assert made.served(REPO)["model.safetensors"] == MODEL
+        assert {head[0].rpartition(" ")[0] for head in heads} == {f"CONNECT localhost:{port}"}
+        assert any("Proxy-Authorization: Basic dUB4OnA=" in head for head in heads)
+        assert proxy.heads == []
