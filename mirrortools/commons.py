@@ -25,7 +25,7 @@ _log = logging.getLogger("mirrortools.commons")
 
 
 class Commons:
-    """Made once for a run. Thread-safe.
+    """Made once for a run. Thread-safe. `stopped` is set when the run is to be broken off.
 
     `most_connections` is how many there may be to all sources together, None: as many as pay. Who calls a repository by
     its name wants it asked for `in_spite` of a source that could not be reached lately; a pause is kept all the same.
@@ -39,6 +39,7 @@ class Commons:
         in_spite: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.stopped = threading.Event()
         self._state = state
         self._most_connections = most_connections
         self._in_spite = in_spite
@@ -72,6 +73,8 @@ class Commons:
             return self._standings
 
     def _keep(self, trouble: Trouble) -> None:
+        if self.stopped.is_set():
+            return  # what fails while a run is broken off says nothing about a source
         with contextlib.suppress(MirrorError):  # who cannot write finds out where it matters
             self._state.keep_trouble(trouble)
 
@@ -83,7 +86,7 @@ class Commons:
         if self._has_standings and (refusal := self.standings.refusal(place, time.monotonic())):
             if not self._in_spite:
                 raise refusal
-            _log.info("mirrortool: asked all the same, because it is called by name: %s", refusal)
+            _log.info("mirrortool: %s; asked all the same, because it is called by name", refusal)
         return patient(lambda: self._asked(place, question), self._sleep)
 
     @property

@@ -157,7 +157,6 @@ class Call:
     watch: Watch
     pool: EdgePool | None
     commons: Commons
-    stopped: threading.Event = field(default_factory=threading.Event)
 
     def of(self, repository: RepositoryConfig) -> Call:
         """The same run, where a repository is served from."""
@@ -169,7 +168,7 @@ class Call:
 
     def stop(self) -> None:
         """Break off whatever is under way, in any thread."""
-        self.stopped.set()
+        self.commons.stopped.set()
         self.origin.clients.break_off()
         if self.pool:
             self.pool.abort()
@@ -465,7 +464,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
     call.watch.planned(place.repo, plan)
     if not enter(plan.fetch_bytes):
         return None
-    shared = call.stopped, call.commons.places, call.commons.standings
+    shared = call.commons.stopped, call.commons.places, call.commons.standings
     progress = Progress(live.fetched)
     live.expect(plan.fetch_bytes)
     origin.tree.make()

@@ -148,6 +148,17 @@ def test_times_of_a_clock_that_was_wrong_leave_nobody_alone_for_long() -> None:
     standings.check_pause(PLACE, 1001.0 + LONGEST_PAUSE_S)
 
 
+def test_what_fails_while_a_run_is_broken_off_says_nothing_about_a_source(tmp_path: Path) -> None:
+    """Whoever is stopped has its connections ended; the next run asks as if nothing had been."""
+    with run(tmp_path) as commons:
+        commons.stopped.set()
+        with pytest.raises(SourceUnavailable):
+            commons.ask(PLACE, raising(DOWN))
+        commons.standings.failed(PLACE, time.monotonic(), DOWN)
+
+    assert troubles(tmp_path) == []
+
+
 def test_a_run_without_trouble_loads_neither_places_nor_standings(tmp_path: Path) -> None:
     """Most runs find nothing new."""
     with run(tmp_path) as commons:

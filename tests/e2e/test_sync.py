@@ -717,6 +717,7 @@ def test_a_run_over_many_repositories_ends_when_it_is_told_to(
     running.send_signal(number)
     _, said = running.communicate(timeout=20)
     upstream.heal()
+    assert mirror.run("status", "--json").json["sources"] == []  # to be stopped is no failure of the source
 
     ended = mirror.run("sync", "--all", "--json")
 
