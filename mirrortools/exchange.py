@@ -107,6 +107,11 @@ class Exchange:
         relay = self._relays.get(repo)
         return relay.digest if relay and self._marks[repo] == mark else lambda _: None
 
+    def keep(self, repo: RepoId) -> None:
+        """Let a relay pass on what is left in incoming though that is removed: what blobs were made of."""
+        if relay := self._relays.get(repo):
+            relay.keep()
+
     def close(self) -> None:
         """End them all."""
         for relay in self._relays.values():

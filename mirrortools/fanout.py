@@ -181,9 +181,9 @@ class FanOut:
         """Have nobody draw any more from an edge that was called to feed."""
         self._leave(name)
 
-    def has(self, name: str) -> bool:
-        """Whether an edge takes part, or did."""
-        return name in self._known
+    def offers(self, name: str) -> frozenset[str]:
+        """The digests of what an edge that takes part, or did, can pass on; none of one that does not."""
+        return self._known[name].member.offers if name in self._known else frozenset()
 
     def close(self) -> None:
         """End what this host feeds."""

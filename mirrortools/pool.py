@@ -157,8 +157,9 @@ class EdgePool:
                 delivery = session.deliver(publication, progress, together)
             finally:
                 together.lending.one_done()
-            if not delivery.error and session.can_relay and not together.has_fed(name):
-                self._help(Candidate(name, session.share(publication), session.edge.region), publication, together, {})
+            candidate = Candidate(name, session.share(publication), session.edge.region)
+            if not delivery.error and session.can_relay and not together.can_feed(candidate):
+                self._help(candidate, publication, together, {})
             return delivery
 
         def bring_again(name: str) -> Delivery:

@@ -364,6 +364,7 @@ class Receiver:
         changed = self._tree.publish(publication)
         self._note(repo, signed)
         self._has_news |= self._realm is Realm.PUBLIC and (changed or not self._tree.has_index)
+        self._exchange.keep(repo)
         self._intake(repo).end()
         self._let_go()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}

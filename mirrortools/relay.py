@@ -121,6 +121,10 @@ class Relay:
         """
         return None if self._landing.is_spoiled(blob) else self._hasher.digest(blob)
 
+    def keep(self) -> None:
+        """Be able to pass on what came here and is about to be removed, as it is not adopted."""
+        self._stock.keep(blob.digest for blob in self._goods.lacking if (self._goods.folder / blob.digest).exists())
+
     def close(self) -> None:
         """End all links and let go of the port."""
         self._stock.end()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,8 @@ from typing import Final
 BLOCK_BYTES: Final = 1 << 20
 BLOCKS: Final = 8
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A process may have a thousand files open, and whoever draws from here needs some.
+_MOST_KEPT: Final = 256
 
 
 class Recent:
@@ -70,6 +74,7 @@ class Recent:
 class _Item:
     have: int
     places: Sequence[Path]
+    kept: int = -1
 
 
 class Stock:
@@ -106,10 +111,25 @@ class Stock:
             self._wake()
 
     def end(self) -> None:
-        """Let nobody wait any longer."""
+        """Let nobody wait any longer, and let go of what was kept."""
         with self._changed:
             self._ended = True
+            for item in self._items.values():
+                if item.kept >= 0:
+                    os.close(item.kept)
+                    item.kept = -1
             self._wake()
+
+    def keep(self, digests: Iterable[str]) -> None:
+        """Keep the files of some blobs open until the end, as they are about to lose their names.
+
+        Of very many only some: whoever draws another one has to go elsewhere.
+        """
+        for digest in islice(digests, _MOST_KEPT):
+            with suppress(OSError), self._changed:
+                item = self._items[digest]
+                if item.kept < 0 and not self._ended:
+                    item.kept = self._opened(item, digest)
 
     @property
     def ended(self) -> bool:
@@ -128,12 +148,19 @@ class Stock:
 
     def open(self, digest: str) -> int:
         """A descriptor of the file that a blob is in, for the caller to close. Raises FileNotFoundError, OSError."""
-        for place in self._items[digest].places:
+        item = self._items[digest]
+        with self._changed:
+            if item.kept >= 0:
+                return os.dup(item.kept)
+        return self._opened(item, digest)
+
+    def _opened(self, item: _Item, digest: str) -> int:
+        for place in item.places:
             try:
                 return os.open(place, _FLAGS)
             except FileNotFoundError:
                 continue
-        raise FileNotFoundError(2, f"{digest}: not in {', '.join(map(str, self._items[digest].places))}")
+        raise FileNotFoundError(2, f"{digest}: not in {', '.join(map(str, item.places))}")
 
     def _wake(self) -> None:
         self._version += 1

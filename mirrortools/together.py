@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mirrortools.lending import Lending
+from mirrortools.lending import Candidate, Lending
 from mirrortools.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -38,8 +38,13 @@ class Together:
             return self._fan_out
 
     def has_fed(self, edge: str) -> bool:
-        """Whether an edge got bytes by way of the others, so that they can draw from it already."""
-        return self._fan_out is not None and self._fan_out.has(edge)
+        """Whether an edge got bytes by way of the others, so that it takes part."""
+        return bool(self._fan_out and self._fan_out.offers(edge))
+
+    def can_feed(self, candidate: Candidate) -> bool:
+        """Whether the others can draw all that an edge has from it already; not so when it made blobs itself."""
+        offered = self._fan_out.offers(candidate.name) if self._fan_out else frozenset()
+        return bool(offered) and candidate.offers <= offered
 
     def close(self) -> None:
         """End what this host sends."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -296,3 +297,23 @@ def test_relays_of_several_deliveries_keep_one_limit(tmp_path: Path, passport: s
 
         assert until_done(relays[0]).state == "done"
     assert held_bytes(tmp_path) <= 6 * MIB
+
+
+def test_what_is_removed_can_still_be_passed_on(tmp_path: Path, passport: str) -> None:
+    """New bytes that a blob was made of go when it is adopted; who draws from here afterwards gets them."""
+    lacking = [blob for blob in BLOBS if blob.size >= MIB]
+    relays = []
+    for name, have in (("first", True), ("second", False)):
+        (tmp_path / name).mkdir()
+        for blob in lacking if have else ():
+            (tmp_path / name / blob.digest).write_bytes(BLOBS[blob])
+        goods = Goods(tmp_path / name, {blob: blob.size * have for blob in lacking}, lambda _: None)
+        relays.append(Relay(goods, passport, None, None))
+    with closing(relays[0]) as first, closing(relays[1]) as second:
+        first.keep()
+        shutil.rmtree(tmp_path / "first")
+        second.draw(at(first))
+        standing = until_done(second)
+
+    assert standing.state == "done", standing
+    assert arrived(tmp_path, "second") == {blob.digest: BLOBS[blob] for blob in lacking}
