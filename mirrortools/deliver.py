@@ -199,7 +199,8 @@ class EdgeSession:
             with understood(self.edge.name):
                 holding = Holding.from_json(answer, blobs)
             older = self._here.older(publication, held.parts)
-            return foreseen(self.edge.name, publication, holding, older, self._here.deltas)
+            deltas, relays = self._here.deltas, self._can_relay
+            return foreseen(self.edge.name, publication, holding, older, deltas, relays=relays)
 
     def ask(self, repo: RepoId, request: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the receiver about a repository. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,18 +16,22 @@ How = Literal["whole", "delta", "rest"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file that an edge lacks: `send_bytes` of it would go out, `how`, and why so."""
+    """One file that an edge lacks: `send_bytes` of it would go out, `how`, and why so. A delta is one to `base`."""
 
     path: str
     blob: Blob
     how: How
     send_bytes: int
     reason: str
+    base: Blob | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """What a delivery of one repository to one edge would do. `held` is what the edge has of it already."""
+    """What a delivery of one repository to one edge would do. `held` is what the edge has of it already.
+
+    `relays` is whether it takes from other edges, and passes on to them.
+    """
 
     edge: str
     repo: RepoId
@@ -35,6 +39,7 @@ class Foresight:
     held_blobs: int = 0
     held_bytes: int = 0
     error: MirrorError | None = None
+    relays: bool = False
 
     def send_bytes(self, *how: How) -> int:
         """What would go out in these ways; in any, when none is named."""
@@ -46,15 +51,31 @@ class Foresight:
         return sum(item.blob.size for item in self.items)
 
 
+def leaves_once(foresights: Sequence[Foresight]) -> int:
+    """How many bytes would leave this host for some edges of a repository: what several lack they pass on."""
+    alone = sum(foresight.send_bytes() for foresight in foresights if not foresight.relays)
+    together: dict[tuple[Blob, Blob | None], int] = {}
+    for item in (item for foresight in foresights if foresight.relays for item in foresight.items):
+        key = item.blob, item.base
+        together[key] = max(together.get(key, 0), item.send_bytes)
+    return alone + sum(together.values())
+
+
 def foreseen(
-    edge: str, publication: Publication, holding: Holding, older: Mapping[Blob, Blob], deltas: Deltas
+    edge: str,
+    publication: Publication,
+    holding: Holding,
+    older: Mapping[Blob, Blob],
+    deltas: Deltas,
+    *,
+    relays: bool = False,
 ) -> Foresight:
     """Decide as a delivery would: of what is lacking, which blobs travel whole. Raises StoreError, NoSpace."""
     paths = dict(_paths(publication))
     blobs = sorted(holding.lacking, key=lambda blob: (paths[blob], blob))
     items = tuple(_item(paths[blob], blob, holding.lacking[blob], older.get(blob), deltas) for blob in blobs)
     held = publication.blobs - holding.lacking.keys()
-    return Foresight(edge, publication.repo, items, len(held), sum(blob.size for blob in held))
+    return Foresight(edge, publication.repo, items, len(held), sum(blob.size for blob in held), relays=relays)
 
 
 def _paths(publication: Publication) -> Iterator[tuple[Blob, str]]:
@@ -81,4 +102,4 @@ def _item(path: str, blob: Blob, arrived_bytes: int, base: Blob | None, deltas: 
         return Item(path, blob, "whole", blob.size, "the older file is not here to compare with, or is small")
     if not compared.pays:
         return Item(path, blob, "whole", blob.size, compared.reason)
-    return Item(path, blob, "delta", compared.new_bytes, compared.reason)
+    return Item(path, blob, "delta", compared.new_bytes, compared.reason, base)

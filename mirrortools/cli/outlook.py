@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import click
 
 from mirrortools.cli import print_json
 from mirrortools.cli.complaints import complaints
-from mirrortools.foresight import Foresight
+from mirrortools.foresight import Foresight, leaves_once
 from mirrortools.text import count, size
 
 log = logging.getLogger("mirrortools.deliver")
@@ -18,11 +19,16 @@ log = logging.getLogger("mirrortools.deliver")
 
 def report(foresights: Iterable[Foresight], as_json: bool) -> int:
     """Tell them, and give the exit status: that of the first error."""
-    told = []
-    for foresight in foresights:
-        told.append(foresight)
-        if not as_json and foresight.error is None:
-            _tell(foresight)
+    told: list[Foresight] = []
+    for _, of_repository in groupby(foresights, key=lambda foresight: foresight.repo):
+        several = []
+        for foresight in of_repository:
+            several.append(foresight)
+            if not as_json and foresight.error is None:
+                _tell(foresight)
+        if not as_json:
+            _tell_together(several)
+        told += several
     if as_json:
         print_json([_document(foresight) for foresight in told])
     errors = [foresight.error for foresight in told if foresight.error]
@@ -47,6 +53,17 @@ def _tell(foresight: Foresight) -> None:
         )
 
 
+def _tell_together(several: Sequence[Foresight]) -> None:
+    """What leaves this host in all, when that is less than what all of them get."""
+    takers = [foresight for foresight in several if foresight.items]
+    all_bytes, once_bytes = sum(taker.send_bytes() for taker in takers), leaves_once(takers)
+    if once_bytes < all_bytes:
+        click.echo(
+            f"{takers[0].repo} to {count(len(takers), 'edge')}: {size(once_bytes)} of {size(all_bytes)} would leave "
+            "this host; edges pass on the rest to each other"
+        )
+
+
 def _document(foresight: Foresight) -> dict[str, Any]:
     error = foresight.error
     return {
@@ -61,6 +78,7 @@ def _document(foresight: Foresight) -> dict[str, Any]:
             {"path": i.path, "how": i.how, "send_bytes": i.send_bytes, "size_bytes": i.blob.size, "reason": i.reason}
             for i in foresight.items
         ],
+        "relays": foresight.relays,
         "error": str(error) if error else None,
         "exit_status": error.exit_status if error else 0,
     }

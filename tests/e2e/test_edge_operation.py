@@ -146,7 +146,7 @@ def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> 
     site.edge("bj2")
     before = sorted(path.relative_to(site.edges) for path in site.edges.rglob("*"))
     old, new = site.run("deliver", "--all", "--dry-run", "--json").json
-    told = site.run("deliver", "--all", "--dry-run", "--edge", "bj1").stdout
+    told = site.run("deliver", "--all", "--dry-run").stdout
     after = sorted(path.relative_to(site.edges) for path in site.edges.rglob("*"))
     reasons = {file["path"]: (file["how"], file["reason"]) for file in old["files"]}
     delivered = site.run("deliver", "--all", "--edge", "bj1", "--json").json[0]["deliveries"][0]
@@ -159,6 +159,8 @@ def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> 
     assert {file["reason"] for file in new["files"] if file["size_bytes"] > MIB} == {"the edge has nothing like it"}
     assert old["delta_bytes"] < MIB < 2 * MIB < old["whole_bytes"] < 3 * MIB
     assert "model.safetensors  (shifted data" in told
+    assert f"{REPO} to 2 edges: " in told
+    assert " would leave this host; edges pass on the rest to each other" in told
     assert [path for path in after if path not in before] == [Path("bj2")]
     assert delivered["planned_bytes"] == old["send_bytes"]
     assert "holds all " in nothing
