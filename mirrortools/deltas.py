@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from mirrortools.errors import StoreError
 from mirrortools.files import make_folder
@@ -45,6 +45,12 @@ class Delta:
     def saved_bytes(self) -> int:
         """What need not travel."""
         return self.blob.size - self.fresh.size
+
+    def to_json(self) -> dict[str, Any]:
+        """How an edge is told it."""
+        names = {"blob": self.blob, "base": self.base, "fresh": self.fresh}
+        items = {name: [blob.algorithm, blob.digest, blob.size] for name, blob in names.items()}
+        return {**items, "steps": [[int(step.is_new), step.offset, step.length] for step in self.steps]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,14 +268,9 @@ class Errand:
         """Have blobs made on the edge out of older ones. Those that it cannot make it will call bad."""
         if not cargo.deltas:
             return
-        patched = [d for d in cargo.deltas if self.session.ask(self._patch_request(d)).get("patched") is True]
+        words = {"ask": "patch", "repo": self.publication.repo.path}
+        patched = [d for d in cargo.deltas if self.session.ask({**words, **d.to_json()}).get("patched") is True]
         self.meter.save(sum(delta.saved_bytes for delta in patched))
-
-    def _patch_request(self, delta: Delta) -> dict[str, Any]:
-        names = {"blob": delta.blob, "base": delta.base, "fresh": delta.fresh}
-        items = {name: [blob.algorithm, blob.digest, blob.size] for name, blob in names.items()}
-        steps = [[int(step.is_new), step.offset, step.length] for step in delta.steps]
-        return {"ask": "patch", "repo": self.publication.repo.path, **items, "steps": steps}
 
     def _send_and_adopt(self, cargo: Cargo, folder: str) -> dict[Blob, str]:
         """Give the blobs that the edge found wrong, with its reasons."""
@@ -338,7 +333,8 @@ class Errand:
         lacking = {file: cargo.travelling[file] for file in files}
         # What it makes itself it can pass on when that is made, not now.
         begun = self.publication.blobs - {delta.blob for delta in cargo.deltas}
-        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, cargo.sources)
+        recipes = [delta.to_json() for delta in cargo.deltas if delta.fresh in lacking or not delta.fresh.size]
+        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, cargo.sources, recipes)
         brought = self.reached.fan_out().bring(parcel, self.session, self.meter.batch_at)
         self.meter.batch_done(brought.sent_bytes if brought else 0)
         if brought is None:

@@ -17,10 +17,12 @@ from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, NoSpace
 from mirrortools.inlet import Inlet
 from mirrortools.model import Blob, RepoId
+from mirrortools.patch import Recipe
 from mirrortools.store import Store
 from mirrortools.tree import load_for_publishing
 
 if TYPE_CHECKING:
+    from mirrortools.making import Made
     from mirrortools.relay import Relay
 
 
@@ -28,18 +30,21 @@ if TYPE_CHECKING:
 class Terms:
     """How a relay is to listen: who shows this passport may come, on one of these ports (None: any).
 
-    `limit_bytes_s` is the most that it passes on.
+    `limit_bytes_s` is the most that it passes on; by the `recipes` blobs are made of what comes.
     """
 
     passport: str
     ports: tuple[int, int] | None
     limit_bytes_s: int | None
+    recipes: Sequence[Recipe] = ()
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read them from a request. Raises ValueError, KeyError, TypeError."""
         first, last = (int(port) for port in document["ports"] or (0, 0))
-        return cls(str(document["passport"]), (first, last) if first else None, int(document["limit"] or 0) or None)
+        recipes = [Recipe.from_json(recipe) for recipe in document.get("recipes", [])]
+        limit = int(document["limit"] or 0) or None
+        return cls(str(document["passport"]), (first, last) if first else None, limit, recipes)
 
 
 class Exchange:
@@ -63,6 +68,7 @@ class Exchange:
         import ssl
 
         from mirrortools.landing import Goods
+        from mirrortools.making import Order
         from mirrortools.relay import Relay
 
         places = {blob.digest: self._store.path(blob) for blob in begun}
@@ -73,7 +79,12 @@ class Exchange:
         if old := self._relays.pop(repo, None):
             old.close()
         self._marks[repo] = Inlet(self._root, repo).mark()
-        goods = Goods(incoming, lacking, places.get, lambda count: self._bounds.objection(self._root, count))
+        orders = [
+            Order(recipe, self._store.path(recipe.base))
+            for recipe in terms.recipes
+            if self._store.has(recipe.base) and (not recipe.fresh.size or recipe.fresh in lacking)
+        ]
+        goods = Goods(incoming, lacking, places.get, lambda count: self._bounds.objection(self._root, count), orders)
         try:
             relay = Relay(goods, terms.passport, terms.ports, terms.limit_bytes_s)
         except (ssl.SSLError, OverflowError) as error:
@@ -106,6 +117,11 @@ class Exchange:
         """
         relay = self._relays.get(repo)
         return relay.digest if relay and self._marks[repo] == mark else lambda _: None
+
+    def made(self, repo: RepoId, mark: str) -> Callable[[Blob], Made | None]:
+        """Gives a blob that was made while its new bytes came; None of all others. `mark` is as for those hashed."""
+        relay = self._relays.get(repo)
+        return relay.made if relay and self._marks[repo] == mark else lambda _: None
 
     def keep(self, repo: RepoId) -> None:
         """Let a relay pass on what is left in incoming though that is removed: what blobs were made of."""

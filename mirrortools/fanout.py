@@ -53,7 +53,8 @@ Told = Callable[[int], None]
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """What is brought to one edge: `lacking` with how much of each is there; here each is at `Blob.path` below one of
-    `sources`. `begun` is all of the repository that the edge has besides, or will have by what is brought.
+    `sources`. `begun` is all of the repository that the edge has besides, or will have by what is brought. `recipes`
+    tell which blobs it makes of what is brought.
     """
 
     edge: EdgeConfig
@@ -61,6 +62,7 @@ class Parcel:
     lacking: Mapping[Blob, int]
     begun: frozenset[Blob]
     sources: Sequence[Path]
+    recipes: Sequence[Mapping[str, Any]] = ()
 
     @property
     def bytes_planned(self) -> int:
@@ -450,6 +452,7 @@ def _relay_request(parcel: Parcel, passport: str) -> dict[str, Any]:
         "passport": passport,
         "ports": list(parcel.edge.relay_ports or ()),
         "limit": parcel.edge.rate_limit_bytes_s,
+        "recipes": list(parcel.recipes),
     }
 
 

@@ -11,7 +11,9 @@ import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -22,8 +24,9 @@ from mirrortools.exchange import arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.inlet import Inlet
 from mirrortools.locks import RepositoryLock
+from mirrortools.making import Made
 from mirrortools.model import Blob, RepoId, quote_ref
-from mirrortools.patch import Step, patch
+from mirrortools.patch import Recipe, fill_from, patch
 from mirrortools.store import Store, hash_file
 
 # What arrived of a delivery that nobody went on with is kept so long.
@@ -107,28 +110,44 @@ class Intake:
             _remove(folder / blob.digest)
             (folder / blob.digest).write_bytes(content)
 
-    def patch(self, blob: Blob, base: Blob, fresh: Blob, steps: Sequence[Step]) -> bool:
+    def patch(self, recipe: Recipe, made: Callable[[str], Callable[[Blob], Made | None]]) -> bool:
         """Make a blob out of one that is here and a file of new bytes, and adopt it; whether it hashed right.
 
-        What cannot be patched is to be sent whole.
+        `made`, given the inlet's mark, gives one that was made while its new bytes came. What cannot be made is to be
+        sent whole.
         """
-        folder = self.make()
-        if not self.store.has(base):
-            return False
-        if fresh.size and _shape_problem(folder / fresh.digest, fresh):
-            return False
-        if blob.size > self.bounds.room_bytes(self.root):
-            return False  # so that rsync finds the bound, and says it
-        path, digest = folder / blob.digest, blob.new_hash()
-        with Inlet(self.root, self.repo).closed():
-            _remove(path)
-            patch((self.store.path(base), folder / fresh.digest), path, steps, digest)
-            if digest.hexdigest() != blob.digest:
-                _remove(path)
+        folder, blob = self.make(), recipe.blob
+        with Inlet(self.root, self.repo).closed() as mark:
+            found = made(mark)(blob)
+            if found is None or _shape_problem(found.path, blob):
+                found = self._made(recipe, folder)
+            if found is None:
                 return False
-            self.store.verify_and_adopt(path, blob, digest.hexdigest())
+            if found.digest != blob.digest:
+                _remove(found.path)
+                return False
+            self.store.verify_and_adopt(found.path, blob, found.digest)
         self.adopted(blob)
         return True
+
+    def _made(self, recipe: Recipe, folder: Path) -> Made | None:
+        """Make a blob; None when it cannot be made.
+
+        The file is no blob's by its name, so that the next delivery does not go on from a part of it.
+        """
+        blob, fresh = recipe.blob, recipe.fresh
+        if not self.store.has(recipe.base) or (fresh.size and _shape_problem(folder / fresh.digest, fresh)):
+            return None
+        if blob.size > self.bounds.room_bytes(self.root):
+            return None  # so that rsync finds the bound, and says it
+        path, digest = folder / f"{blob.digest}.made", blob.new_hash()
+        _remove(path)
+        with ExitStack() as files:
+            file = os.open(folder / fresh.digest, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC) if fresh.size else -1
+            if fresh.size:
+                files.callback(os.close, file)
+            patch(self.store.path(recipe.base), partial(fill_from, file), path, recipe.steps, digest)
+        return Made(path, digest.hexdigest())
 
     def adopt(self, blobs: Collection[Blob], hashed: Callable[[str], Hashed]) -> dict[Blob, str]:
         """Move what is right into the store; says what is wrong with the others.

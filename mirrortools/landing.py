@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Final
 from mirrortools.errors import NoSpace
 from mirrortools.feeding import Want
 from mirrortools.files import start_writing
+from mirrortools.making import Order
 from mirrortools.model import Blob
 from mirrortools.outlet import Outlet, write_all
 from mirrortools.stock import BLOCK_BYTES, BLOCKS, Recent, Stock
@@ -38,12 +39,14 @@ class Goods:
     """What an edge takes part in: blobs to come, how much of each is in `folder`, and what it can pass on besides.
 
     `objection` says why so many bytes may not come; it is asked again and again, as other deliveries come meanwhile.
+    `orders` are blobs that are made of what comes.
     """
 
     folder: Path
     lacking: Mapping[Blob, int]
     held: Held
     objection: Callable[[int], str | None] = lambda _: None
+    orders: Sequence[Order] = ()
 
 
 class Landing:

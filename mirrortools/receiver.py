@@ -43,7 +43,7 @@ from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.intake import Intake
 from mirrortools.locks import RepositoryLock, still
 from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision
-from mirrortools.patch import check_steps
+from mirrortools.patch import Recipe
 from mirrortools.piecework import describe
 from mirrortools.readers import Access, write_access
 from mirrortools.roll import Roll
@@ -303,12 +303,9 @@ class Receiver:
     def _patch(self, request: Request) -> Answer:
         """Make a blob out of one that is here and a file of new bytes; what cannot be made so is told."""
         with _refused_when_malformed():
-            repo = _repo(request["repo"])
-            blob, base, fresh = _blobs([request["blob"], request["base"], request["fresh"]])
-            steps = [(bool(is_new), int(offset), int(length)) for is_new, offset, length in request["steps"]]
-            check_steps(steps, blob, base, fresh)
-        self._require_begun(repo, [blob])
-        return {"patched": self._intake(repo).patch(blob, base, fresh, steps)}
+            repo, recipe = _repo(request["repo"]), Recipe.from_json(request)
+        self._require_begun(repo, [recipe.blob])
+        return {"patched": self._intake(repo).patch(recipe, lambda mark: self._exchange.made(repo, mark))}
 
     def _carry(self, request: Request) -> Answer:
         """Take blobs that are in the request itself."""
@@ -327,7 +324,7 @@ class Receiver:
         """Begin to take blobs from other hosts, and to pass them on; say where."""
         with _refused_when_malformed():
             repo, blobs, terms = _repo(request["repo"]), _blobs(request["blobs"]), Terms.from_json(request)
-        self._require_begun(repo, blobs)
+        self._require_begun(repo, [*blobs, *(recipe.blob for recipe in terms.recipes)])
         return self._exchange.begin(repo, self._intake(repo).make(), blobs, self._begun, terms)
 
     def _draw(self, request: Request) -> Answer:

@@ -25,6 +25,7 @@ from mirrortools.errors import EdgeRefused, NoSpace
 from mirrortools.feeding import PipeLink, SocketLink, Want, feed, read_some, take, tls
 from mirrortools.frames import frame, read_frame
 from mirrortools.landing import Goods, Landing
+from mirrortools.making import Made, Making
 from mirrortools.model import Blob
 from mirrortools.passport import accepting, calling
 from mirrortools.stock import Reading, Stock
@@ -75,7 +76,9 @@ class Relay:
         self._stock = Stock()
         self._goods = goods
         self._landing = Landing(goods, self._stock)
-        self._hasher = Hasher(self._stock, [blob for blob in goods.lacking if _is_hashed_behind(blob)])
+        self._making = Making(self._stock, goods.folder, goods.orders, goods.objection)
+        fresh = {order.recipe.fresh for order in goods.orders}  # whose bytes are hashed in what is made of them
+        self._hasher = Hasher(self._stock, [b for b in goods.lacking if _is_hashed_behind(b) and b not in fresh])
         self._throttle = Throttle(limit_bytes_s)
         self._lock = threading.Condition()
         self._standing = Standing()
@@ -121,6 +124,11 @@ class Relay:
         """
         return None if self._landing.is_spoiled(blob) else self._hasher.digest(blob)
 
+    def made(self, blob: Blob) -> Made | None:
+        """A blob that was made of what came; None when it was not, or the disk did not take all that came."""
+        fresh = [order.recipe.fresh for order in self._goods.orders if order.recipe.blob == blob]
+        return None if any(map(self._landing.is_spoiled, fresh)) else self._making.made(blob)
+
     def keep(self) -> None:
         """Be able to pass on what came here and is about to be removed, as it is not adopted."""
         self._stock.keep(blob.digest for blob in self._goods.lacking if (self._goods.folder / blob.digest).exists())
@@ -129,6 +137,7 @@ class Relay:
         """End all links and let go of the port."""
         self._stock.end()
         self._hasher.end()
+        self._making.end()
         for door in self._doors:
             with suppress(OSError):
                 door.shutdown(socket.SHUT_RDWR)

@@ -6,12 +6,13 @@ import hashlib
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mirrortools.patch import PIECE_BYTES, Step, patch
-from tests.delivery import noise
+from mirrortools.patch import PIECE_BYTES, Recipe, Step, fill_from, patch
+from tests.delivery import noise, sha256_blob
 
 OLDER, FRESH = noise(3 * PIECE_BYTES, 1), noise(PIECE_BYTES + 777, 2)
 
@@ -21,7 +22,8 @@ def made(folder: Path, steps: Sequence[Step]) -> tuple[bytes, str]:
     (folder / "older").write_bytes(OLDER)
     (folder / "fresh").write_bytes(FRESH)
     digest = hashlib.sha256()
-    patch((folder / "older", folder / "fresh"), folder / "made", steps, digest)
+    with (folder / "fresh").open("rb") as fresh:
+        patch(folder / "older", partial(fill_from, fresh.fileno()), folder / "made", steps, digest)
     return (folder / "made").read_bytes(), digest.hexdigest()
 
 
@@ -47,6 +49,17 @@ def test_steps_make_up_the_blob_and_its_digest(tmp_path: Path, steps: list[Step]
 
     assert content == expected(steps)
     assert digest == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [[], [(False, 0, 9)], [(False, 0, 11)], [(False, -1, 10)], [(False, 1, 10)], [(True, 0, 10)], [(False, 0, 0)]],
+)
+def test_steps_that_do_not_make_up_the_blob_are_refused(steps: list[Step]) -> None:
+    """Out of bounds, too few, too many, empty."""
+    blob, fresh = sha256_blob(b"0123456789"), sha256_blob(b"abc")
+    with pytest.raises(ValueError, match="bytes"):
+        Recipe(blob, blob, fresh, steps)
 
 
 def test_a_file_that_is_shorter_than_it_was_is_an_error(tmp_path: Path) -> None:
