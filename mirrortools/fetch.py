@@ -126,7 +126,7 @@ class _Coordinator:
         self._pace = Pace(desk.workers)
         others = [source for source in desk.sources[1:] if desk.terms_of(source).together]
         self._others = others[: MOST_AT_ONCE - 1]
-        kept = sum(desk.terms_of(source).load for source in self._others)
+        kept = sum(desk.terms_of(source).shares_load for source in self._others)
         self._beside = Beside(desk.workers - 1 if desk.workers else MOST, len(self._others), kept)
         self._rates: dict[str, float] = {}
         self._pending: deque[tuple[Blob, str]] = deque()

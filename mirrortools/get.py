@@ -322,7 +322,8 @@ class _Errand:
             self._reach.connections,
             older=self._older(blobs),
             terms={
-                source.name: Terms(source.name, None, _MINIMUM_RATE, together=True, load=True) for source in sources
+                source.name: Terms(source.name, None, _MINIMUM_RATE, together=True, shares_load=True)
+                for source in sources
             },
             remedy=f"{self._layout.root} stays as it was. Tell whoever runs that host, or name another one by --from",
         )

@@ -22,14 +22,14 @@ class Terms(NamedTuple):
     `place` is the same for all repositories of one source; `max_parallel` is how many connections they may have to it
     at a time, None: as many as there may be in all. `minimum_rate` is in bytes a second, over all its connections: a
     source that stays under it is left when there is another one. One that may be used `together` with the first one
-    brings bytes beside it, as long as that pays; over one connection in any case when it is there to share the `load`.
+    brings bytes beside it, as long as that pays; over one connection in any case when it `shares_load`.
     """
 
     place: str
     max_parallel: int | None = None
     minimum_rate: int = 0
     together: bool = False
-    load: bool = False
+    shares_load: bool = False
 
 
 @dataclass(eq=False, slots=True)

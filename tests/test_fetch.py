@@ -716,7 +716,7 @@ class Sluggish(Steady):
 def several(root: Path, content: bytes, workers: int | None, *kinds: type[FakeSource]) -> Desk:
     """A desk with sources that are limited each for itself, s0 and so on, which share the load."""
     sources = tuple(kind(f"s{i}", [content], Faults(at_most=4096)) for i, kind in enumerate(kinds))
-    terms = {source.name: Terms(source.name, together=True, load=True) for source in sources}
+    terms = {source.name: Terms(source.name, together=True, shares_load=True) for source in sources}
     state = root / "state"
     return Desk(Store(root), state / "partial", state / "quarantine", sources, workers, 8192, terms=terms)
 
@@ -735,7 +735,7 @@ def test_four_sources_bring_a_blob_at_once(tmp_path: Path, monkeypatch: pytest.M
 def test_a_slow_one_of_several_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It brings what it can, and what it is at when the others are done, they take from it."""
     monkeypatch.setattr("mirrortools.pace._BESIDE_WINDOW_S", 0.05)
-    content, progress = noise(2 << 20), Progress()
+    content, progress = noise(1 << 20), Progress()
     bring(desk := several(tmp_path, content, 3, Steady, Sluggish, Steady), content, progress=progress)
 
     assert stored(desk, content) == content
