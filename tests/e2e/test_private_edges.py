@@ -102,6 +102,7 @@ def test_readers_of_an_edge_and_revocation(site: Mirror, tmp_path: Path) -> None
         tokens = [ended.stdout.strip() for ended in (alice, carol)]
         before = [curl(url, "-H", f"Authorization: Bearer {token}") for token in tokens]
         public = curl(f"http://{listen}/acme/open/resolve/main/model.bin")
+        listed = [curl(f"http://{listen}/api/models", "-H", f"Authorization: Bearer {token}") for token in tokens]
         revoked = site.run("token", "revoke", "alice")
         between = curl(url, "-H", f"Authorization: Bearer {tokens[0]}")
         command = revoked.stderr.partition("mirrortool ")[2].split()
@@ -111,6 +112,8 @@ def test_readers_of_an_edge_and_revocation(site: Mirror, tmp_path: Path) -> None
     assert "mirrortool deliver --job job" in alice.stderr
     assert [answer.status for answer in before] == [200, 401]
     assert before[0].body == public.body == FILES["model.bin"]
+    assert [MODEL.encode() in answer.body for answer in listed] == [True, False]
+    assert not list((tmp_path / "vault" / "private" / ".access" / "users").iterdir())
     assert command == ["deliver", "--job", "job"]
     assert (between.status, after.status) == (200, 401)
     assert not list((tmp_path / "vault" / "private" / ".access" / "tokens").iterdir())
