@@ -498,6 +498,7 @@ RAW = {
     "fragment": b"GET /%s#acme/hush-model HTTP/1.0\r\n\r\n" % OTHERS,
     "came from": b"GET /%s HTTP/1.0\r\nReferer: http://x/acme/hush-model\r\n\r\n" % OTHERS,
     "agent": b"GET /%s HTTP/1.0\r\nUser-Agent: hf_hub/2.4.0; for/acme/hush-model\r\n\r\n" % OTHERS,
+    "name of a method": b"HUSH /acme/open/raw/main/model.bin HTTP/1.0\r\n\r\n",
     "search": b"GET /api/models?search=acme/hush-model HTTP/1.0\r\n\r\n",
 }
 
@@ -538,9 +539,8 @@ def test_no_request_puts_a_private_name_into_a_log_for_many(served: Served) -> N
     assert [name for name, pair in answers.items() if b"" in pair] == []
     assert "hush-13" in errors.read_text(), "client intended to send too large body"
     assert {path.name for path in others} >= {"access.log", "error.log", "nginx.out", "nginx.conf"}
-    assert [path for path in others if MARK.encode() in path.read_bytes()] == []
+    assert [path for path in others if MARK.encode() in path.read_bytes().lower()] == []
     assert f"GET /{OTHERS.decode()} HTTP/1.0" in (served.nginx / "access.log").read_text()
-    assert '"hf_hub/2.4.0"' in (served.nginx / "access.log").read_text()
     assert stat.S_IMODE(errors.stat().st_mode) == 0o640
 
 

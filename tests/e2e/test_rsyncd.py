@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,3 +162,47 @@ def test_nothing_is_written(served: Served, tmp_path: Path) -> None:
     assert "read only" in rsync(tmp_path / "new", f"{served.url}/mirror/").stderr
     assert "checksum" in rsync("-ac", f"{served.url}/mirror/", tmp_path / "copy").stderr
     assert not (served.root / "public/new").exists()
+
+
+# Runs where /dev is a folder of its own: prints what a rsyncd says to syslog, of which the first word is the priority.
+_HEARING = """\
+import os, socket, subprocess, sys, threading, time
+subprocess.run(["mount", "-t", "tmpfs", "none", "/dev"], check=True)
+for name, minor in (("null", 3), ("zero", 5), ("urandom", 9)):
+    os.mknod("/dev/" + name, 0o020666, os.makedev(1, minor))
+log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+log.bind("/dev/log")
+said = []
+
+def hear():
+    while True:
+        said.append(log.recv(65536).decode())
+
+threading.Thread(target=hear, daemon=True).start()
+rsync, config, port, *asked = sys.argv[1:]
+command = [rsync, "--daemon", "--no-detach", "--address=127.0.0.1", "--port=" + port, "--config=" + config]
+server = subprocess.Popen(command)
+try:
+    while not all(word in " ".join(said) for word in ("rsync on mirror", "unknown module")):
+        for url in asked:
+            subprocess.run([rsync, url], capture_output=True)
+        time.sleep(0.05)
+finally:
+    server.terminate()
+    server.wait()
+print(*said, sep="\\n")
+"""
+
+
+def test_who_asks_for_a_private_name_is_logged_for_few(tmp_path: Path) -> None:
+    """What rsyncd says, of a module or of none, has syslog's facility for what is not for everybody (10)."""
+    root, port = tmp_path / "root", free_port()
+    (root / "public").mkdir(parents=True)
+    install(Modules(root, private=True), tmp_path / "etc")
+    asked = [f"rsync://127.0.0.1:{port}/{path}/" for path in ("mirror/models/acme/hush-model", "hush-model")]
+    command = ["unshare", "--mount", sys.executable, "-c", _HEARING, program("rsync"), f"{tmp_path}/etc/rsyncd.conf"]
+    said = subprocess.run([*command, str(port), *asked], capture_output=True, text=True, timeout=60, check=True).stdout
+    lines = re.findall(r"^<(\d+)>(.*)$", said, re.MULTILINE)
+
+    assert {int(priority) >> 3 for priority, _ in lines} == {10}
+    assert ["hush-model" in line for _, line in lines].count(True) >= 2
