@@ -544,6 +544,22 @@ def test_no_request_puts_a_private_name_into_a_log_for_many(served: Served) -> N
     assert stat.S_IMODE(errors.stat().st_mode) == 0o640
 
 
+def test_the_ordinary_log_has_the_address_that_was_asked_for(served: Served) -> None:
+    """Also where nginx has gone another way, by the links of the tree."""
+    signposts = served.mirror.root / "signposts"
+    commit = served.get("acme/open/resolve/main/config.json").headers["x-repo-commit"]
+    signposts.rename(signposts.with_name("aside"))
+    try:
+        answer = served.get(f"acme/open/resolve/{commit}/.gitattributes")
+    finally:
+        signposts.with_name("aside").rename(signposts)
+    log = (served.nginx / "access.log").read_text()
+
+    assert answer.status == 200
+    assert f'"GET /acme/open/resolve/{commit}/.gitattributes HTTP/1.1" 200 ' in log
+    assert ".links" not in log
+
+
 def by_rsync(mirror: Mirror, folder: Path) -> str:
     """All that a generated rsyncd lists, and its modules."""
     assert mirror.run("rsyncd", "install", "--prefix", str(folder)).status == 0
