@@ -331,6 +331,9 @@ function huge(r) {
 
 // GET {repository}/raw/{revision}/{path} of an LFS file: its pointer, see git-lfs's docs/spec.md.
 function pointer(r) {
+    if (r.method !== 'GET' && r.method !== 'HEAD') {
+        return answer(r, 403, 'application/json', { error: 'This mirror is read-only' });
+    }
     const oid = r.variables.hub_etag.slice(1, -1);
     const size = fileSize(r.variables.hub_file_of_pointer);
     r.headersOut['Content-Type'] = 'text/plain';
