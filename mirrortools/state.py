@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS troubles (
     place TEXT NOT NULL, what TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, error TEXT NOT NULL,
     PRIMARY KEY (place, what));
 """
-_LATEST_TABLE = "troubles"
+_LATEST_TABLE = "under_way"
 # Whoever has not failed for so long begins anew.
 _TROUBLE_S: Final = 86400.0
 # What history keeps of one repository at one edge.
@@ -369,8 +369,10 @@ class State:
 
     def troubles(self, now: float) -> list[Trouble]:
         """What sources did lately, in earlier runs and others; some of it may be over, and counts when it goes on."""
+        with self._guarded():  # who only reads may meet what an earlier release made
+            known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'troubles'").fetchone()
         query = "SELECT * FROM troubles WHERE until > ? ORDER BY place, what"
-        return self._rows(Trouble, query, now - _TROUBLE_S)
+        return self._rows(Trouble, query, now - _TROUBLE_S) if known else []
 
     def keep_trouble(self, trouble: Trouble) -> None:
         """Keep it for other runs, in the place of what there was; without a failure there is none."""

@@ -299,3 +299,19 @@ def test_rates_are_kept_for_later_runs(tmp_path: Path) -> None:
 
     assert again.rates() == {"bj1": 3e6, "bj2": 2e6}
     again.close()
+
+
+def test_what_an_earlier_release_made_is_read(tmp_path: Path) -> None:
+    """Before a sync of this one has added what it knows besides: `status` comes first after many an upgrade."""
+    state = State(tmp_path)
+    state.update("acme/tiny", status="success")
+    state.close()
+    with sqlite3.connect(tmp_path / "state" / "state.db") as db:
+        db.execute("DROP TABLE troubles")
+    db.close()
+    state = State(tmp_path, reading=True)
+
+    assert not state.is_missing
+    assert state.repository("acme/tiny").status == "success"
+    assert state.troubles(0.0) == []
+    state.close()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from mirrortools.cli import Invocation
 from mirrortools.cli.brief import DeliverOptions, SyncOptions
-from mirrortools.cli.complaints import complaints, next_steps
 from mirrortools.cli.lines import Lines
 from mirrortools.cli.network import proxies
 from mirrortools.config import Config, RepositoryConfig
@@ -146,13 +145,8 @@ def _report(tally: Tally, documents: _Documents | None, invocation: Invocation) 
     """Print what machines asked for, complain, and give the exit status: that of the first error."""
     if documents:
         documents.end(tally.error)
-    for outcome in tally.remarkable:
-        for note in outcome.notes:
-            log.warning("mirrortool: %s", note)
-    for text in complaints(tally.errors):
-        log.error("mirrortool: %s", text)
-    for line in next_steps(tally.remarkable, invocation.config, time.time()):
-        log.warning("mirrortool: %s", line)
+    if tally.remarkable or tally.error:
+        _complain(tally, invocation)
     if tally.repositories > 1 and not documents and not invocation.quiet:
         counted = count(tally.repositories, "repository/repositories")
         _print(f"{counted}: {tally.changed} changed, {tally.failed} failed")
@@ -162,6 +156,19 @@ def _report(tally: Tally, documents: _Documents | None, invocation: Invocation) 
         for line in edge_table(tally.edges.values()):
             _print(line)
     return next((error.exit_status for error in tally.errors), 0)
+
+
+def _complain(tally: Tally, invocation: Invocation) -> None:
+    """Say what went wrong, or should be known, and what to do."""
+    from mirrortools.cli.complaints import complaints, next_steps
+
+    for outcome in tally.remarkable:
+        for note in outcome.notes:
+            log.warning("mirrortool: %s", note)
+    for text in complaints(tally.errors):
+        log.error("mirrortool: %s", text)
+    for line in next_steps(tally.remarkable, invocation.config, time.time()):
+        log.warning("mirrortool: %s", line)
 
 
 def _say(line: str) -> None:
