@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +19,12 @@ import pytest
 
 from bench import environments
 from bench.answers import Answer, children, read_answers
-from bench.case import Case, Competitor, DidNotRun, Step, WrongBytes, check_files
+from bench.case import PROJECT, Case, Competitor, DidNotRun, Step, WrongBytes, check_files
 from bench.competitors import Limit, OursWithoutSegments
 from bench.content import KIB, MIB, Content
 from bench.kills import Ended, Killer, Kills, KillsResult, Life, Trial, report_kills, section_of_kills
 from bench.measure import measure
+from bench.profile_run import _called
 from bench.record import Finding, Heading, Record, Result, Section, Stamp, load_record
 from bench.report import report, write
 from bench.rounds import Entry, Rounds, Sample
@@ -355,3 +358,19 @@ def test_a_case_knows_one_repository_or_many() -> None:
     """Asking for the only repository of several is a mistake of the caller."""
     with pytest.raises(ValueError, match="too many"):
         _ = Case("http://127.0.0.1", ["a/b", "c/d"], Path("/nowhere")).repo
+
+
+def test_a_run_that_is_over_soon_is_profiled_from_its_first_import_on(tmp_path: Path) -> None:
+    """By module, and by function of ours with all that it called."""
+    stats = tmp_path / "stats"
+    done = subprocess.run(
+        [sys.executable, PROJECT / "bench" / "called.py", stats, "--version"],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT,
+    )
+    lines = "\n".join(_called(stats))
+
+    assert (done.returncode, done.stdout.split()[0]) == (0, "mirrortool"), done.stderr
+    assert "mirrortools/cli/__init__.py:1 <module>" in lines
+    assert str(PROJECT) not in lines
