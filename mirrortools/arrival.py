@@ -321,7 +321,7 @@ class Arrival:
                 return
             if self.partial.claim(index):
                 try:
-                    if take.taken != self._taken(source, index) and take.taken:
+                    if take.taken and take.taken != self._taken(source, index):
                         return  # another worker has begun it anew since
                     came_whole = self._copy_segment(take)
                 finally:
