@@ -142,7 +142,7 @@ def _act(invocation: Invocation) -> int:
 
         set_up_logging(invocation)
         status = sync(invocation, options)
-        sys.stdout.flush()
+        print(end="", flush=True)
         return status
     from mirrortools.cli.group import act
 
@@ -207,8 +207,8 @@ def _end(status: int) -> NoReturn:
     if threading.active_count() > 1:
         sys.exit(status)
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        print(end="", flush=True)  # which knows what to do when stdout is closed
+        print(end="", flush=True, file=sys.stderr)
     except OSError:
         status = status or MirrorError.exit_status
     os._exit(status)

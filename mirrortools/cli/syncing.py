@@ -133,7 +133,7 @@ def _watch(invocation: Invocation, documents: _Documents | None, dry_run: bool) 
         tell = documents.add if documents else _keep_quiet
     every = documents is not None or invocation.verbose
     watch = Lines(tell, _say, every)
-    if sys.stderr.isatty() and not invocation.quiet:
+    if sys.stderr and sys.stderr.isatty() and not invocation.quiet:
         from mirrortools.cli.bars import Bars  # rich takes its time to load, and timers have no terminal
 
         watch = Bars(tell, every)
