@@ -38,8 +38,9 @@ def making(folder: Path, stock: Stock, blob: Blob = BLOB, objection: str | None 
 
 
 def come(folder: Path, stock: Stock, size_bytes: int) -> None:
-    """Let so many of the new bytes be there."""
-    (folder / NEW.digest).write_bytes(FRESH[:size_bytes])
+    """Let so many of the new bytes be there, behind those that are."""
+    with (folder / NEW.digest).open("ab") as file:
+        file.write(FRESH[file.tell() : size_bytes])
     stock.grow(NEW.digest, size_bytes)
 
 
