@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from socket import gethostname
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ from mirrortools.foresight import Foresight, foreseen
 from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.here import Here
 from mirrortools.model import Publication, Realm, RepoId
+from mirrortools.said import Agenda
 from mirrortools.sealing import SealedSession
 from mirrortools.share import share_name, share_of
 from mirrortools.shown import digest_of
@@ -71,7 +73,8 @@ class EdgeSession:
     """One edge for one run and realm: reached when the first repository needs it; not tried again when that fails.
 
     `repos` are repositories that will be delivered: the edge says in its first answer what it holds of them all. An
-    edge that is believed may say so by its notes, of what it has seen in the last day; else it looks.
+    edge that is believed may say so by its notes, of what it has seen in the last day; else it looks. One with an
+    `agenda` is asked about that instead.
     """
 
     def __init__(
@@ -83,18 +86,20 @@ class EdgeSession:
         clock: Callable[[], float] = time.monotonic,
         *,
         believes: bool = False,
+        agenda: Callable[[], Agenda] | None = None,
     ) -> None:
         self.edge = edge
         self._transport = transport
         self._here = here
-        self._repos = tuple(repos)
         self._clock = clock
         self._used_s = clock()
         self._session: Session | None = None
         self._failure: MirrorError | None = None
         self._held: dict[str, Held] = {}
         self._believes = believes
+        self._agenda = agenda or partial(Agenda.of, tuple(repos))
         self._noted: dict[str, str] = {}
+        self._agreed: Mapping[str, str] = {}
         self._known_signer: object = None
         self._wire = Wire(edge.rate_limit_bytes_s)
         self._can_relay = self._can_carry = False
@@ -129,11 +134,33 @@ class EdgeSession:
 
         Raises StoreError, NoSpace.
         """
-        noted = self._noted.get(repo.path)
+        noted = self._noted_of(repo.path)
         is_settled = self._failure is None and self._known_signer == self._here.signer.signer
-        if noted is None or not is_settled or (self._here.access and not self._has_granted):
+        if not noted or not is_settled or (self._here.access and not self._has_granted):
             return False
         return noted == said(self.edge)
+
+    def reach(self) -> bool:
+        """Hear what the edge shows, and tell it what it has to know; whether that came about.
+
+        Why not is told when something is delivered.
+        """
+        with self._turn:
+            try:
+                session = self._opened()
+                self._introduce(session)
+                self._grant(session)
+            except MirrorError as failure:
+                self._give_up_if_unreachable(failure)
+                return False
+            finally:
+                self._used_s = self._clock()
+            return True
+
+    def out_of_step(self) -> set[str]:
+        """The paths of those on the agenda of which it has not noted what was said when it was reached."""
+        said = self._agenda().said
+        return {path for path, noted in self._noted.items() if noted != said.get(path)}
 
     def forward(self, prospect: Publication, fan_out: FanOut, progress: Progress) -> Delivery:
         """Bring blobs of what is to be published to the edge, while they come; nothing shows there.
@@ -171,6 +198,11 @@ class EdgeSession:
     def is_lost(self) -> bool:
         """Whether it could not be reached in this run."""
         return self._failure is not None
+
+    @property
+    def failure(self) -> MirrorError | None:
+        """Why it could not be reached."""
+        return self._failure
 
     @property
     def can_relay(self) -> bool:
@@ -227,7 +259,7 @@ class EdgeSession:
         """Let an edge that was cut off be reached once more."""
         with self._turn:
             self._failure = None
-            self._held, self._noted = {}, {}
+            self._held, self._noted, self._agreed = {}, {}, {}
 
     def abort(self) -> None:
         """End whatever runs now, from any thread."""
@@ -256,15 +288,20 @@ class EdgeSession:
     def _has_noted(self, session: Session, publication: Publication) -> bool:
         """Whether the edge says by its notes that it shows just this; any other note does not count any more."""
         repo = publication.repo
-        if self._believes and repo.path not in self._held and repo.path not in self._noted:
+        if self._believes and repo.path not in self._held and self._noted_of(repo.path) is None:
             self._learn(session.ask({"ask": "state", "repos": [repo.path], "brief": True}))
-        if repo.path not in self._noted:
+        noted = self._noted_of(repo.path)
+        if not noted:
             return False
         signed = self._here.signer.signed(publication, 0, share_name(self.edge))
-        if self._noted[repo.path] == digest_of(signed.text):
+        if noted == digest_of(signed.text):
             return True
-        del self._noted[repo.path]
+        self._noted[repo.path] = ""
         return False
+
+    def _noted_of(self, path: str) -> str | None:
+        """What it has noted of a repository; empty when that does not count, None when it was not asked."""
+        return self._noted.get(path, self._agreed.get(path))
 
     def _reached(self, session: Session, together: Together | None) -> Reached:
         fan_out = together.fan_out if together and self._can_relay else None
@@ -287,40 +324,41 @@ class EdgeSession:
             signed = signer.signed(publication, held.serial + 1, name)
         return signed, parts
 
-    def _opened(self, repo: RepoId) -> Session:
+    def _opened(self, repo: RepoId | None = None) -> Session:
         if self._failure:
             raise self._failure
         if self._clock() - self._used_s > MAX_IDLE_S:
             self._close()
         if self._session is None:
-            self._session = self._open({*self._repos, repo})
+            self._session = self._open([repo.path] if repo else [])
         if self._failure:  # abort came in between
             raise self._failure
         return self._session
 
-    def _open(self, repos: Iterable[RepoId]) -> Session:
+    def _open(self, paths: Iterable[str]) -> Session:
         try:
             with _PACKING:
                 archive = receiver_archive()
             session = self._session = self._transport.open(archive)
-            self._session = SealedSession(session, self._here.signer, self._greet(session, repos))
+            self._session = SealedSession(session, self._here.signer, self._greet(session, paths))
         except MirrorError as error:
             self._failure = error
             self._close()
             raise
         return self._session
 
-    def _greet(self, session: Session, repos: Iterable[RepoId]) -> str:
+    def _greet(self, session: Session, paths: Iterable[str]) -> str:
         """Say who is there, and learn what the edge holds; gives the challenge that requests are sealed with."""
-        names = sorted(repo.path for repo in repos)
+        agenda = self._agenda()
         hello = {
             "ask": "hello",
             "version": PROTOCOL_VERSION,
             "release": __version__,
             "caller": gethostname(),
-            "repos": names,
+            "repos": sorted({*agenda.others, *paths} - agenda.said.keys()),
             "realm": self._here.tree.realm,
             "brief": self._believes,
+            **({"roll": agenda.roll.to_json()} if agenda.said else {}),
         }
         answer = session.ask(hello)
         if answer.get("realm", Realm.PUBLIC) != self._here.tree.realm:
@@ -333,8 +371,23 @@ class EdgeSession:
         self._can_relay = self.edge.scheme == "ssh" and answer.get("relay") == RELAY_VERSION
         self._can_carry = answer.get("carries") is True
         self._learn(answer)
+        if agenda.said:
+            self._compare(agenda, answer, session)
         self._known_signer = answer.get("signer")
         return str(answer.get("challenge"))
+
+    def _compare(self, agenda: Agenda, answer: Mapping[str, Any], session: Session) -> None:
+        """Know that the edge has noted what is said, but for the parts of the roll that it says differ.
+
+        A receiver that is older than rolls is asked about each repository.
+        """
+        with understood(self.edge.name):
+            differing = answer.get("differing", range(len(agenda.roll.digests)))
+            asked = [*agenda.roll.in_parts(map(int, differing))]
+        if "differing" not in answer:
+            self._learn(session.ask({"ask": "state", "repos": asked, "brief": True}))
+        self._noted = {**dict.fromkeys(asked, ""), **self._noted}
+        self._agreed = agenda.said
 
     def _introduce(self, session: Session) -> None:
         """Let the edge know the key that signs, when it knows none, or the former one."""

@@ -21,7 +21,7 @@ from mirrortools.files import line_up, make_folder, sync_folder, write_file
 # What a plain run does not see, because what was noted is believed, is seen after this time.
 BELIEVED_S: Final = 86400
 # A file in which more lines than this do not count any more is written anew.
-_MOST_VAIN: Final = 1000
+MOST_VAIN: Final = 1000
 _KEY: Final = rb"[!-~]{1,400}"
 
 
@@ -53,6 +53,12 @@ class Notes:
             finally:
                 os.close(descriptor)
 
+    def replace(self, notes: Mapping[str, str]) -> None:
+        """Let these notes be the only ones."""
+        make_folder(self._path.parent)
+        with self._alone():
+            write_file(self._path, _lines(notes), 0o600)
+
     def take_back(self, key: str) -> None:
         """Let the note of a key count no more, durably."""
         if self._path.exists():
@@ -79,7 +85,7 @@ class Notes:
                 notes.pop(key, None)
             else:
                 notes[key] = words
-        return notes, len(lines) > len(notes) + _MOST_VAIN
+        return notes, len(lines) > len(notes) + MOST_VAIN
 
     def _content(self) -> bytes:
         try:

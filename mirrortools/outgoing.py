@@ -42,20 +42,20 @@ class Outgoing:
             self._known[edge, repo] = delivery
         self._state.go(delivery)
 
-    def note(self, publication: Publication, deliveries: Iterable[Delivery]) -> None:
-        """Keep what came of deliveries."""
+    def note(self, publication: Publication | None, deliveries: Iterable[Delivery]) -> None:
+        """Keep what came of deliveries; None when it does not matter of what, as none was reached."""
         now = self._clock()
         self._state.delivered([_contact(publication, done, now) for done in deliveries], now)
 
 
-def _contact(publication: Publication, done: Delivery, now: float) -> Contact:
+def _contact(publication: Publication | None, done: Delivery, now: float) -> Contact:
     text = str(done.error) if done.error else None
     sending = None
     if done.error or done.changed or done.blobs:
         sending = Sending(
             edge=done.edge,
             repo=str(done.repo),
-            revision=default_commit(publication),
+            revision=default_commit(publication) if publication else None,
             ended_at=now,
             duration_s=done.duration_s,
             blobs=done.blobs,

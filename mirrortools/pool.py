@@ -7,15 +7,18 @@ not go to.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from mirrortools.config import EdgeConfig
+from mirrortools.agreement import Agreed, Meeting
+from mirrortools.config import EdgeConfig, RepositoryConfig
 from mirrortools.deliver import EdgeSession
 from mirrortools.errand import Delivery, Meter, Progress, no_progress
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
@@ -23,8 +26,8 @@ from mirrortools.here import Here
 from mirrortools.lending import Candidate
 from mirrortools.model import Publication, Realm, RepoId
 from mirrortools.readers import Access
-from mirrortools.share import share_name, share_of
-from mirrortools.shown import digest_of
+from mirrortools.said import Agenda, Said
+from mirrortools.share import share_name
 from mirrortools.throttle import Throttle
 from mirrortools.together import Together
 from mirrortools.transports import transport_to
@@ -44,7 +47,7 @@ class EdgePool:
 
     Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
     what edges took, in bytes a second: at first those of earlier runs. `believes` is whether edges may answer by their
-    notes.
+    notes; of `repositories` this host goes by its own, too.
     """
 
     def __init__(
@@ -57,16 +60,19 @@ class EdgePool:
         access: Callable[[str], Access] | None = None,
         *,
         believes: bool = False,
+        repositories: Sequence[RepositoryConfig] = (),
     ) -> None:
         self._total = Throttle(limit_bytes_s)
         self.rates = dict(rates or {})
         self._state, self._limit_bytes_s, self._believes = root / "state", limit_bytes_s, believes
         self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
-        public = tuple(repos)
-        self._sessions = {(name, Realm.PUBLIC): self._session_with(edge, public) for name, edge in edges.items()}
+        now_s = time.time()
+        self._said = {realm: Said(root, here, repositories, now_s) for realm, here in self._here.items()}
+        self._edges, public = edges, tuple(repos)
+        self._sessions = {(name, Realm.PUBLIC): self._session_of_run(edge, public) for name, edge in edges.items()}
         for name, edge in edges.items():
             if edge.private:
-                self._sessions[name, Realm.PRIVATE] = self._session_with(edge, (), Realm.PRIVATE)
+                self._sessions[name, Realm.PRIVATE] = self._session_of_run(edge, (), Realm.PRIVATE)
         self._further: set[EdgeSession] = set()
 
     def session(self, edge: str, realm: Realm = Realm.PUBLIC) -> EdgeSession:
@@ -87,9 +93,24 @@ class EdgePool:
         self._further.discard(session)
         session.close()
 
-    def _session_with(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
+    def _session_of_run(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        said = self._said[realm]
+        return self._session_with(edge, repos, realm, partial(said.agenda, edge) if said.is_about_any else None)
+
+    def _session_with(
+        self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm, agenda: Callable[[], Agenda] | None = None
+    ) -> EdgeSession:
         transport = transport_to(_limited(edge, self._limit_bytes_s), self._state)
-        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes)
+        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes, agenda=agenda)
+
+    def agree(
+        self,
+        repositories: Iterable[RepositoryConfig],
+        edges_of: Callable[[RepositoryConfig], Sequence[str]],
+        published: Callable[[RepositoryConfig], Publication | None],
+    ) -> Iterator[Agreed]:
+        """Those of the run's repositories that edges show as they are, by the notes of both sides; none by a look."""
+        return Meeting(self._said, self._sessions, self._edges, edges_of, published).agree(repositories)
 
     def fan_out(self, inflow: Inflow) -> FanOut:
         """Where edges meet that are brought what comes in here."""
@@ -124,19 +145,19 @@ class EdgePool:
 
     def _shown(self, publication: Publication, edges: Sequence[str]) -> dict[str, Delivery]:
         """The edges that have noted that they show a publication: there is nothing to do, and nothing to ask."""
-        repo, signer, known = publication.repo, self._here[publication.realm].signer, dict[str, str]()
+        repo, said, known = publication.repo, self._said[publication.realm], dict[str, str]()
 
-        def said(edge: EdgeConfig) -> str:
+        def say(edge: EdgeConfig) -> str:
             name = share_name(edge)
             if name not in known:
-                known[name] = digest_of(signer.signed(share_of(publication, edge), 0, name).text)
+                known[name] = said.say(publication, edge)
             return known[name]
 
         shown: dict[str, Delivery] = {}
         with suppress(MirrorError):  # what is wrong here is told for each edge
             for name in edges:
                 session = self._sessions.get((name, publication.realm))
-                if session and session.is_shown(repo, said):
+                if session and session.is_shown(repo, say):
                     shown[name] = Meter(name, repo, no_progress).delivery(changed=False, error=None)
         return shown
 
@@ -240,6 +261,8 @@ class EdgePool:
             list(threads.map(EdgeSession.close, sessions))
         for here in self._here.values():
             here.deltas.close()
+        for said in self._said.values():
+            said.keep()
 
     @property
     def _all_sessions(self) -> list[EdgeSession]:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS under_way (
 CREATE TABLE IF NOT EXISTS troubles (
     place TEXT NOT NULL, what TEXT NOT NULL, failures INTEGER NOT NULL, until REAL NOT NULL, error TEXT NOT NULL,
     PRIMARY KEY (place, what));
+CREATE INDEX IF NOT EXISTS failed_deliveries ON deliveries (edge) WHERE status = 'failed';
+CREATE TABLE IF NOT EXISTS rounds (edge TEXT NOT NULL, job TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (edge, job));
 """
 _LATEST_TABLE = "under_way"
 # Whoever has not failed for so long begins anew.
@@ -310,6 +312,28 @@ class State:
             for contact in contacts:
                 self._keep_sending(contact)
 
+    def in_step(self, edge: str, job: str, repos: Collection[str], now: float) -> None:
+        """Note that an edge shows these repositories of a job as they are, and needed nothing.
+
+        Of most of them nothing is written one by one: `rounds` tells when.
+        """
+        with self._guarded():
+            knows = self._db.execute("SELECT 1 FROM rounds WHERE edge = ? AND job = ?", (edge, job)).fetchone()
+            query = "SELECT repo FROM deliveries WHERE edge = ? AND status = 'failed'"
+            failed = {row["repo"] for row in self._db.execute(query, (edge,))}
+        healed = [repo for repo in repos if repo in failed] if knows else repos
+        if healed:
+            self.delivered([Contact(edge, repo, 0, None) for repo in healed], now)
+        self._do("INSERT OR REPLACE INTO rounds VALUES (:edge, :job, :at)", {"edge": edge, "job": job, "at": now})
+
+    def rounds(self, edge: str) -> dict[str, float]:
+        """When an edge last showed what it is to show of a job, by job; those apart that failed then, or since."""
+        if not self._has("rounds"):
+            return {}
+        with self._guarded():
+            found = self._db.execute("SELECT job, at FROM rounds WHERE edge = ?", (edge,))
+            return {row["job"]: row["at"] for row in found}
+
     @staticmethod
     def _contact(contact: Contact, now: float) -> dict[str, float | str | None]:
         return {
@@ -369,10 +393,8 @@ class State:
 
     def troubles(self, now: float) -> list[Trouble]:
         """What sources did lately, in earlier runs and others; some of it may be over, and counts when it goes on."""
-        with self._guarded():  # who only reads may meet what an earlier release made
-            known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'troubles'").fetchone()
         query = "SELECT * FROM troubles WHERE until > ? ORDER BY place, what"
-        return self._rows(Trouble, query, now - _TROUBLE_S) if known else []
+        return self._rows(Trouble, query, now - _TROUBLE_S) if self._has("troubles") else []
 
     def keep_trouble(self, trouble: Trouble) -> None:
         """Keep it for other runs, in the place of what there was; without a failure there is none."""
@@ -388,6 +410,11 @@ class State:
     def deliveries_to(self, edge: str) -> list[DeliveryState]:
         """How an edge stands with all repositories."""
         return self._rows(DeliveryState, "SELECT * FROM deliveries WHERE edge = ? ORDER BY repo", edge)
+
+    def _has(self, table: str) -> bool:
+        """Whether there is such a table: who only reads may meet what an earlier release made."""
+        with self._guarded():
+            return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None
 
     def _rows(self, kind: type[Row], query: str, *values: Any) -> list[Row]:
         with self._guarded():

@@ -103,8 +103,12 @@ def next_statement(repo: RepoId, parts: Mapping[str, str], after: int, now_s: in
 
 def is_good_for(statement: Statement, parts: Mapping[str, str], now_s: float) -> bool:
     """Whether a statement says just `parts`, and has more than half of its life before it."""
-    half_life_s = (statement.expires_at - statement.issued_at) / 2
-    return statement.parts == parts and statement.issued_at <= now_s < statement.expires_at - half_life_s
+    return statement.parts == parts and statement.issued_at <= now_s < good_until(statement)
+
+
+def good_until(statement: Statement) -> float:
+    """When a new statement is to take the place of this one (Unix seconds): half of its life before its end."""
+    return (statement.issued_at + statement.expires_at) / 2
 
 
 def objection(statement: Statement, held: Statement | None, now_s: float) -> str | None:

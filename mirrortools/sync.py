@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +39,7 @@ from mirrortools.upstreams import (
 
 if TYPE_CHECKING:
     from mirrortools.abreast import Enter
+    from mirrortools.agreement import Agreed
     from mirrortools.ahead import Ahead
     from mirrortools.errand import Delivery
     from mirrortools.outgoing import EdgeTally
@@ -64,6 +66,9 @@ class Watch:
 
     def ended(self, outcome: Outcome) -> None:
         """A repository is done, or failed."""
+
+    def in_step(self, repositories: int, outcomes: Iterable[Outcome]) -> None:
+        """So many repositories needed nothing anywhere; who wants to know more takes their outcomes."""
 
 
 class Origin(NamedTuple):
@@ -117,7 +122,8 @@ class Wish(NamedTuple):
 class Outcome:
     """What a run did for one repository.
 
-    `publication` is what is served now; `plan` is None when nothing was new; `names` tells the file of a blob.
+    `publication` is what is served now, or just its `refs`, where it was not read; `plan` is None when nothing was new;
+    `names` tells the file of a blob.
     """
 
     repo: RepoId
@@ -130,6 +136,12 @@ class Outcome:
     deliveries: tuple[Delivery, ...] = ()
     duration_s: float = 0.0
     error: MirrorError | None = None
+    refs: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def served_refs(self) -> Mapping[str, str]:
+        """The full names of the refs that are served now, and their commits."""
+        return self.publication.refs if self.publication else self.refs
 
     @property
     def errors(self) -> list[MirrorError]:
@@ -161,6 +173,10 @@ class Call:
     def of(self, repository: RepositoryConfig) -> Call:
         """The same run, where a repository is served from."""
         return replace(self, origin=self.origin.of(repository))
+
+    def published(self, repository: RepositoryConfig) -> Publication | None:
+        """What is served of a repository. Raises StoreError."""
+        return self.origin.place(repository).published()
 
     def delivers(self, repository: RepositoryConfig) -> bool:
         """Whether a repository is brought to any edge."""
@@ -199,6 +215,14 @@ class Tally:
         self.failed += bool(outcome.errors)
         if outcome.errors or outcome.notes:
             self.remarkable.append(replace(outcome, publication=None, plan=None, names={}))
+
+    def add_in_step(self, repositories: int, edges: Iterable[str]) -> None:
+        """Count so many that needed nothing at any of these edges."""
+        from mirrortools.outgoing import EdgeTally
+
+        self.repositories += repositories
+        for edge in edges:
+            self.edges.setdefault(edge, EdgeTally(edge)).repositories += repositories
 
     @property
     def errors(self) -> list[MirrorError]:
@@ -260,7 +284,9 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
     watch.begun(len(repositories))
     with _pool(origin, repositories, wish) as pool:
         run = Call(origin, wish, watch, pool, _commons(origin, wish))
-        for repository in _delivery_order(repositories, origin, wish):
+        done = _pass_by(repositories, run, pool, tally) if pool and not wish.looks else set()
+        rest = [repository for repository in repositories if repository.repo not in done]
+        for repository in _delivery_order(rest, origin, wish):
             call = run.of(repository)
             outcome = Outcome(repository.repo)
             with _ahead(repository, call) as ahead:
@@ -268,6 +294,52 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
             tally.add(outcome)
             watch.ended(outcome)
     return tally
+
+
+def _pass_by(repositories: Sequence[RepositoryConfig], call: Call, pool: EdgePool, tally: Tally) -> set[RepoId]:
+    """Be done with the repositories that edges show as they are, by the notes of both sides; gives which those are."""
+    done: set[RepoId] = set()
+    for agreed in pool.agree(repositories, call.wish.edges_of, lambda known: call.of(known).published(known)):
+        done |= {known.repo for known in agreed.repositories}
+        _note_in_step(agreed, call.origin.state)
+        outcomes = (_in_step(known, call.of(known), pool) for known in agreed.repositories)
+        if agreed.lost:
+            for outcome in outcomes:
+                _end_without(outcome, call, tally)
+        else:
+            tally.add_in_step(len(agreed.repositories), agreed.edges)
+            call.watch.in_step(len(agreed.repositories), outcomes)
+    return done
+
+
+def _note_in_step(agreed: Agreed, state: State) -> None:
+    jobs: dict[str, list[str]] = {}
+    for known in agreed.repositories:
+        jobs.setdefault(known.job, []).append(str(known.repo))
+    for edge, (job, repos) in product(agreed.edges, jobs.items()):
+        state.in_step(edge, job, repos, time.time())
+
+
+def _in_step(repository: RepositoryConfig, call: Call, pool: EdgePool) -> Outcome:
+    """What came of a repository that edges show as it is, but for those that could not be reached."""
+    from mirrortools.errand import Delivery
+
+    repo, refs = repository.repo, dict[str, str]()
+    with suppress(StoreError):  # nothing was to be read of it
+        refs = call.origin.tree.refs(repo)
+    failures = {edge: pool.session(edge, repository.realm).failure for edge in call.wish.edges_of(repository)}
+    deliveries = [Delivery(edge, repo, False, 0, 0, 0, 0.0, failure) for edge, failure in failures.items()]
+    return Outcome(repo, deliveries=tuple(deliveries), refs=refs)
+
+
+def _end_without(outcome: Outcome, call: Call, tally: Tally) -> None:
+    """Be done with a repository that some edges could not be asked about."""
+    from mirrortools.outgoing import Outgoing
+
+    lost = [delivery for delivery in outcome.deliveries if delivery.error]
+    Outgoing(call.origin.state, call.watch.delivered).note(None, lost)
+    tally.add(outcome)
+    call.watch.ended(outcome)
 
 
 def _commons(origin: Origin, wish: Wish) -> Commons:
@@ -296,7 +368,8 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
     repos = [repository.repo for repository in repositories if repository.realm is Realm.PUBLIC]
     rates = origin.state.rates()
     shared = repos, config.delivery_limit_bytes_s, rates, _access(config)
-    with EdgePool(config.edges, origin.root, *shared, believes=not wish.looks) as pool:
+    noted = () if wish.looks else repositories
+    with EdgePool(config.edges, origin.root, *shared, believes=not wish.looks, repositories=noted) as pool:
         yield pool
         origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 
@@ -491,7 +564,7 @@ def _is_whole(place: Place, served: Publication | None, origin: Origin) -> bool:
 def _deliver(repository: RepositoryConfig, outcome: Outcome, call: Call, ahead: Ahead) -> Outcome:
     """Bring what is published to the repository's edges, even when the source failed: an edge may lack it."""
     try:
-        publication = outcome.publication or call.origin.place(repository).published()
+        publication = outcome.publication or call.published(repository)
     except MirrorError as error:
         return replace(outcome, error=outcome.error or error)
     if publication is None:

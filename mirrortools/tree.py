@@ -366,6 +366,17 @@ class Tree:
         except StoreError:
             return {}
 
+    def stamp(self, path: str) -> str:
+        """What changes whenever a record does that makes the publication of the repository at `path`, or its statement.
+
+        The number of the records' folder, and when anything in it was replaced (ns); empty when there is none.
+        """
+        try:
+            seen = os.stat(f"{self.served}/{path}/meta")  # noqa: PTH116  (of every repository of a run)
+        except OSError:
+            return ""
+        return f"{seen.st_ino}.{seen.st_ctime_ns}"
+
     def refs(self, repo: RepoId) -> dict[str, str]:
         """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
         return _load(self._folder(repo) / "meta" / "refs.json", _refs_of) or {}
@@ -415,6 +426,8 @@ class Tree:
         with _writing(meta):
             for record in damaged:
                 record.unlink()
+            if damaged:
+                os.utime(meta)  # so that `stamp` tells
         if meta / "refs.json" in damaged and (git := self.git(repo)):
             commits = {name: git.peeled.get(name, oid) for name, oid in git.refs.items()}
             with _writing(meta):
@@ -442,6 +455,7 @@ class Tree:
         record = self._folder(revision.repo) / "meta" / revision.commit / "manifest.json"
         with _writing(record):
             record.unlink(missing_ok=True)
+            os.utime(record.parents[1])  # so that `stamp` tells
 
     def repositories(self) -> Iterator[RepoId]:
         """Every repository whose refs were published."""

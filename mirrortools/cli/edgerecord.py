@@ -24,10 +24,20 @@ class Record:
         """The deliveries that run now."""
         return self.state.under_way()
 
-    def of_repository(self, repo: str, edges: Sequence[str]) -> list[dict[str, Any]]:
-        """How each of `edges` stands with one repository."""
+    def of_repository(self, repo: str, job: str, edges: Sequence[str]) -> list[dict[str, Any]]:
+        """How each of `edges` stands with one repository of a job."""
         known = {delivery.edge: delivery for delivery in self.state.deliveries(repo)}
-        return [self._standing(edge, repo, known.get(edge)) for edge in edges]
+        return [self._standing(edge, repo, known.get(edge), self._rounds(edge).get(job)) for edge in edges]
+
+    def _rounds(self, edge: str) -> Mapping[str, float]:
+        """When it was last in step, by job."""
+        if edge not in self._known_rounds:
+            self._known_rounds[edge] = self.state.rounds(edge)
+        return self._known_rounds[edge]
+
+    @cached_property
+    def _known_rounds(self) -> dict[str, Mapping[str, float]]:
+        return {}
 
     def of_edge(self, edge: str) -> dict[str, Any]:
         """How an edge stands with all that it was ever sent: the worst of it, the latest, and sums."""
@@ -35,7 +45,8 @@ class Record:
         failed = [delivery for delivery in known if delivery.error]
         running = [delivery for delivery in self.under_way if delivery.edge == edge]
         lacking = [delivery.lacking_since for delivery in known if delivery.lacking_since is not None]
-        latest = max((delivery.success_at for delivery in known if delivery.success_at is not None), default=None)
+        times = [*self._rounds(edge).values(), *(delivery.success_at for delivery in known)]
+        latest = max((at for at in times if at is not None), default=None)
         sendings = self.state.sendings(max(1, self.history), edge=edge)
         return {
             "status": "syncing" if running else "failed" if failed else "success" if known else "none",
@@ -52,15 +63,18 @@ class Record:
             "history": [_sending(sending) for sending in sendings[: self.history]],
         }
 
-    def _standing(self, edge: str, repo: str, known: DeliveryState | None) -> dict[str, Any]:
+    def _standing(self, edge: str, repo: str, known: DeliveryState | None, round_at: float | None) -> dict[str, Any]:
         known = known or DeliveryState(edge, repo, "none", 0.0, None, None, 0, 0, None)
+        success_at = known.success_at
+        if success_at is not None and known.error is None:
+            success_at = max(success_at, round_at or 0.0)
         running = [_running(d) for d in self.under_way if (d.edge, d.repo) == (edge, repo)]
         sendings = self.state.sendings(max(1, self.history), edge, repo)
         return {
             "edge": edge,
             "status": "syncing" if running else known.status,
-            "lag_s": lag_s(known.lacking_since, known.success_at, self.now),
-            "last_success": known.success_at,
+            "lag_s": lag_s(known.lacking_since, success_at, self.now),
+            "last_success": success_at,
             "sent_bytes": known.sent_bytes,
             "total_sent_bytes": known.total_sent_bytes,
             "last": _sending(sendings[0]) if sendings else None,

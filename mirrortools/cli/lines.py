@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -76,6 +76,14 @@ class Lines(Watch):
             self._now_and_then()
         if self._every or self.meter.repositories <= FEW or outcome.is_remarkable:
             self.show(outcome)
+
+    def in_step(self, repositories: int, outcomes: Iterable[Outcome]) -> None:
+        """Count them, and tell them when all are told."""
+        with self._lock:
+            self.meter.ended += repositories
+        if self._every or self.meter.repositories <= FEW:
+            for outcome in outcomes:
+                self.show(outcome)
 
     def show(self, outcome: Outcome) -> None:
         """Tell one outcome."""

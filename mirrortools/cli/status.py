@@ -79,7 +79,7 @@ def _document(repository: RepositoryConfig, record: Record, root: Path) -> dict[
         "last_success": known.checked_at,
         "published_at": known.published_at,
         "error": _INTERRUPTED if interrupted else known.error,
-        "edges": record.of_repository(name, repository.edges),
+        "edges": record.of_repository(name, repository.job, repository.edges),
         "runs": [run._asdict() for run in record.state.runs(name, record.history)] if record.history else [],
     }
 

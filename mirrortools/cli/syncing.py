@@ -180,10 +180,8 @@ def _keep_quiet(_outcome: Outcome) -> None:
 
 
 def _tell(outcome: Outcome) -> None:
-    if outcome.publication:
-        refs = ", ".join(
-            f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(outcome.publication.refs.items())
-        )
+    if outcome.publication or outcome.refs:
+        refs = ", ".join(f"{short_ref(name)} {commit[:12]}" for name, commit in sorted(outcome.served_refs.items()))
         _print(f"{outcome.repo}: {refs or 'pinned commits only'}: {_pulled(outcome)} ({span(outcome.duration_s)})")
     for delivery in outcome.deliveries:
         _print(f"  edge {delivery.edge}: {_delivered(delivery)}")
@@ -258,7 +256,7 @@ def as_document(outcome: Outcome) -> Mapping[str, Any]:
     return {
         "repo": str(outcome.repo),
         "changed": outcome.changed,
-        "refs": dict(outcome.publication.refs) if outcome.publication else {},
+        "refs": dict(outcome.served_refs),
         "plan": _plan_document(plan) if plan else None,
         "fetched_bytes": progress.fetched_bytes,
         "plain_bytes": plan.plain_bytes if plan else 0,
