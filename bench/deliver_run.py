@@ -77,6 +77,8 @@ def _run_one(journey: Journey, carrier: Carrier, entry: Entry, folder: Path) -> 
         ):
             touch(published.size_bytes * journey.edges, folder)
             farm.warm(published)
+            if journey.follows:
+                run(farm, carrier, published, farm.edges)
             sample = run(farm, carrier, published, farm.edges, journey.troubles, journey.ideal_s)
     except (DidNotRun, WrongBytes) as error:
         entry.problem = one_line(str(error))

@@ -56,12 +56,13 @@ class Ours:
     about: str = "`mirrortool deliver`: from its start until an edge shows the revision, which it has hashed"
     more: Mapping[str, Any] = field(default_factory=dict)
     fewer: int = 1
+    options: Sequence[str] = ("--json",)
 
     def commands(self, farm: Farm, published: Published, edges: Sequence[str]) -> Sequence[Sequence[str]]:
         """One process for all edges, and for all repositories, or one in `fewer`."""
         repos = [published.repo, *published.others][:: self.fewer]
         config = farm.configure(repos, farm.edge_forms(edges, **self.more))
-        return [[str(MIRRORTOOL), "--config", str(config), "deliver", "--all", "--json"]]
+        return [[str(MIRRORTOOL), "--config", str(config), "deliver", "--all", *self.options]]
 
     def is_there(self, farm: Farm, published: Published, edge: str) -> bool:
         """Whether the edge shows the revision."""

@@ -27,8 +27,13 @@ AFTERWARDS: Final = Fetching(
 FETCH: Final = Fetching(
     "fetch", "`mirrortool sync --no-deliver`, until the origin shows it", [["sync", "--no-deliver"]], delivers=False
 )
-OURS_ALL: Final = Ours("ours", "`mirrortool deliver --all`, until it has ended")
-OURS_FEWER: Final = Ours("ours-fewer", "the same with a tenth of the repositories in the configuration", fewer=10)
+OURS_ALL: Final = Ours("ours", "`mirrortool deliver --all`, as a timer runs it, until it has ended", options=())
+OURS_FEWER: Final = replace(
+    OURS_ALL, name="ours-fewer", about="the same with a tenth of the repositories in the configuration", fewer=10
+)
+OURS_TOLD: Final = replace(
+    OURS_ALL, name="ours-told", about="all of them with `--json`, which tells of each at each edge", options=("--json",)
+)
 
 
 SIZE_BY_RATE: Final = "size/rate"
@@ -63,7 +68,7 @@ class Journey:
     """One work. `rate_bits` is what each host may send and get in a second, 0: what the machine can.
 
     Edges have nothing, or what `scene` gives them. Time ends when the last edge has all, or with the process,
-    `until_end`. `farm` are the hosts that it is on.
+    `until_end`. `farm` are the hosts that it is on. What `follows` another run is done once before it is measured.
     """
 
     name: str
@@ -76,6 +81,7 @@ class Journey:
     troubles: tuple[Trouble, ...] = ()
     scene: Scene = NOTHING
     until_end: bool = False
+    follows: bool = False
     farm: type[Farm] = Farm
 
     @property
@@ -210,9 +216,10 @@ def _of_changes(scale: float) -> list[Journey]:
             Content(10, KIB, "unchanged"),
             20,
             0,
-            (OURS_ALL, OURS_FEWER),
+            (OURS_ALL, OURS_FEWER, OURS_TOLD),
             (Target("ours-fewer", 2.0),),
             scene=InSync(repositories),
             until_end=True,
+            follows=True,
         ),
     ]

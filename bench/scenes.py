@@ -13,10 +13,9 @@ from typing import Final, Protocol
 
 from bench.content import Content
 from bench.farm import Farm, Published
-from bench.seeded import seed
+from bench.served import Pattern
 from mirrortools.model import RepoId
 from mirrortools.shown import Shown
-from mirrortools.statements import LIFETIME_S, Signed, Statement
 from mirrortools.tree import Tree
 
 _MODELS: Final = Path("public", "models")
@@ -97,7 +96,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class InSync:
-    """So many repositories, which all edges show. One is delivered, the others are copies of it (`seeded.py`).
+    """So many repositories, which all edges show. One is delivered, the others are copies of it (`served.py`).
 
     The edges share one root: nothing changes in it.
     """
@@ -120,14 +119,13 @@ class InSync:
         farm.publish(content)
         farm.clear()
         farm.deliver_once(content.repo)
-        for path in (farm.root / _MODELS / "many", farm.root / "state" / "git" / "models" / "many"):
-            shutil.rmtree(path, ignore_errors=True)
-        seed(farm.root, content.repo, names)
-        tree = Tree(farm.root)
+        many, making = farm.root / _MODELS / "many", farm.edge_root(farm.edges[0])
+        shutil.rmtree(many, ignore_errors=True)
+        pattern = Pattern.of(Tree(farm.root), RepoId.parse(content.repo))
         for name in names:
-            _state(tree, RepoId.parse(name))
-        making = farm.edge_root(farm.edges[0])
-        subprocess.run(["cp", "-a", farm.root / _MODELS / "many", making / _MODELS / "many"], check=True)
+            pattern.copy(RepoId.parse(name))
+        # Nothing that is served is ever written in place, so both sides may have the same files.
+        subprocess.run(["cp", "-al", many, making / _MODELS / "many"], check=True)
         ready.parent.mkdir(parents=True, exist_ok=True)
         making.rename(ready)
 
@@ -140,12 +138,3 @@ def _note(root: Path, names: list[str]) -> None:
     for repo in map(RepoId.parse, names):
         if signed := tree.statement(repo):
             shown.note(repo, signed.text, time.time())
-
-
-def _state(tree: Tree, repo: RepoId) -> None:
-    """A statement of what a copy shows. Nobody checks the signature of what is there already."""
-    publication, old = tree.publication(repo), tree.statement(repo)
-    if publication and old:
-        said = old.statement
-        new = Statement(repo, said.serial, said.issued_at, said.issued_at + LIFETIME_S, publication.digests())
-        tree.publish_statement(repo, Signed(new.text, old.signature))
