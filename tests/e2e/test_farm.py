@@ -237,12 +237,14 @@ def test_regions_that_cannot_reach_each_other_are_fed_side_by_side(site: Site) -
 
 
 def test_a_new_edge_is_filled_from_its_siblings(site: Site) -> None:
-    """Next to nothing leaves the origin when the others have all."""
+    """Next to nothing leaves the origin when the others have all; whoever fed it keeps the note of what it shows."""
     site.seed("e1", "e2")
-    before = site.sent_bytes("origin")
+    notes = [site.folder / name / "state" / "shown" / "public" for name in ("e1", "e2")]
+    before, noted = site.sent_bytes("origin"), [path.read_text() for path in notes]
     said = site.fill(*EDGES)
 
     assert site.served("e3") == CONTENT
+    assert [path.read_text() for path in notes] == noted
     assert site.sent_bytes("origin") - before < 0.2 * SIZE, said
 
 
