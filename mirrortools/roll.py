@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 TOGETHER: Final = 64
-# Names of 120 bytes for a quarter of a million repositories.
-_MOST_BYTES: Final = 32 << 20
+_MOST_PATHS: Final = 1_000_000
+_MOST_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,8 @@ class Roll:
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote. Raises ValueError, KeyError, TypeError."""
         names = _expanded(base64.b64decode(document["names"], validate=True)).decode()
+        if names.count("\n") >= _MOST_PATHS:
+            raise ValueError(f"more than {_MOST_PATHS} names")
         return cls(names.split("\n") if names else [], [str(digest) for digest in document["digests"]])
 
 
