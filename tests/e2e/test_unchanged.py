@@ -87,6 +87,20 @@ def test_a_run_of_nothing_reads_no_publication(ready: Site) -> None:
     assert "manifest.json: damaged" in looking.stderr
 
 
+def test_a_sync_without_news_goes_by_the_same_notes(ready: Site) -> None:
+    """Nothing is delivered, and nothing noted, on either side."""
+    ready.deliver()
+    notes = [*ready.root.glob("state/said/*"), *ready.edges.glob("*/state/shown/*")]
+    before = [path.read_bytes() for path in notes]
+    outcomes = ready.run("sync", "--all", "--json").json
+    deliveries = [delivery for outcome in outcomes for delivery in outcome["deliveries"]]
+
+    assert len(notes) == 3
+    assert [path.read_bytes() for path in notes] == before
+    assert {(one["changed"], one["blobs"], one["exit_status"]) for one in deliveries} == {(False, 0, 0)}
+    assert len(deliveries) == 2 * len(REPOS)
+
+
 def test_what_is_gone_on_an_edge_is_found_by_who_asks(ready: Site) -> None:
     """A plain run goes by the notes of the day; one that names a repository has the edge look, and mends it."""
     ready.edge_blob("full").unlink()
