@@ -13,9 +13,10 @@ Requests, in the order in which a delivery asks them: `hello`, `trust` (the orig
 repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
 take), `patch` (makes a blob out of an older one), `carry` (has little ones in it), `relay`, `draw`, `flow` (bytes come
 from the origin or another edge, and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the
-lock). `ping` keeps a call alive
-while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks. A
-conversation is about one realm, which `hello` names; in the private one `access` says who may read.
+lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here; `describe`
+hashes pieces for metalinks. A conversation is about one realm, which `hello` names; in the private one `access` says
+who may read. `hello` and `state` tell what is here of repositories, or, of those in a roll, what differs from what the
+origin says.
 Every request is checked here, because the key that sent it may be stolen; what begins a delivery, what has the edge
 connect to another host, and who may read, needs the signature of the origin besides (`seals`).
 """
