@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -48,8 +48,9 @@ class Meeting:
         for (realm, names), group in groups.items():
             there = [name for name in names if (name, realm) in reached]
             lost = [name for name in names if (session := self.sessions.get((name, realm))) and session.is_lost]
-            if there and len(there) + len(lost) == len(names):
-                yield Agreed(self._in_step(group, there, realm), there, lost)
+            if names and len(there) + len(lost) == len(names):
+                other = set[str]().union(*(self.sessions[name, realm].out_of_step() for name in there))
+                yield Agreed(self._in_step(group, names, realm, other), there, lost)
 
     def _reach(self, wanted: set[tuple[str, Realm]]) -> set[tuple[str, Realm]]:
         """Those of the wanted edges that could be reached."""
@@ -59,10 +60,9 @@ class Meeting:
             return {key for key, is_reached in zip(known, reached, strict=True) if is_reached}
 
     def _in_step(
-        self, group: Iterable[RepositoryConfig], names: Sequence[str], realm: Realm
+        self, group: Iterable[RepositoryConfig], names: Sequence[str], realm: Realm, other: Collection[str]
     ) -> Sequence[RepositoryConfig]:
-        """Those of a group of which something is said to each of these edges, and which each has noted so."""
-        other = set[str]().union(*(self.sessions[name, realm].out_of_step() for name in names))
+        """Those of a group of which something is said to each of these edges, without those in `other` paths."""
         agendas = {id(agenda): agenda for name in names for agenda in [self.said[realm].agenda(self.edges[name])]}
         saids = [agenda.said for agenda in agendas.values()]
         return [
