@@ -308,10 +308,29 @@ def test_what_an_earlier_release_made_is_read(tmp_path: Path) -> None:
     state.close()
     with sqlite3.connect(tmp_path / "state" / "state.db") as db:
         db.execute("DROP TABLE troubles")
+        db.execute("DROP TABLE rounds")
     db.close()
     state = State(tmp_path, reading=True)
 
     assert not state.is_missing
     assert state.repository("acme/tiny").status == "success"
     assert state.troubles(0.0) == []
+    assert state.rounds("e1") == {}
+    state.close()
+
+
+def test_of_edges_in_step_little_is_written(tmp_path: Path) -> None:
+    """Each repository at first, then one line for all, and those that had failed."""
+    state = State(tmp_path)
+    repos = ["a/b", "a/c", "a/d"]
+    state.in_step("e1", "job", repos, 10)
+    state.delivered([Contact("e1", "a/c", 0, "gone")], 20)
+    state.in_step("e1", "job", repos, 30)
+
+    assert [(known.repo, known.status, known.success_at) for known in state.deliveries_to("e1")] == [
+        ("a/b", "success", 10),
+        ("a/c", "success", 30),
+        ("a/d", "success", 10),
+    ]
+    assert (state.rounds("e1"), state.rounds("e2")) == ({"job": 30}, {})
     state.close()
