@@ -45,13 +45,13 @@ class Roll:
         return [number for number, (part, digest) in enumerate(both) if _digest(part, shown) != digest]
 
     def part(self, number: int) -> Sequence[str]:
-        """The paths in one part. Raises IndexError."""
+        """The paths in one part. Raises ValueError."""
         if not 0 <= number < len(self.digests):
-            raise IndexError(f"there is no part {number}")
+            raise ValueError(f"there is no part {number}")
         return self.paths[number * TOGETHER : (number + 1) * TOGETHER]
 
     def in_parts(self, numbers: Iterable[int]) -> Iterator[str]:
-        """The paths in some parts. Raises IndexError."""
+        """The paths in some parts. Raises ValueError."""
         for number in numbers:
             yield from self.part(number)
 

@@ -12,6 +12,8 @@ import pytest
 from mirrortools.deliver import EdgeSession
 from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
 from mirrortools.model import Publication
+from mirrortools.roll import Roll
+from mirrortools.said import Agenda
 from mirrortools.shown import digest_of
 from mirrortools.signatures import KEYS, check_signature
 from mirrortools.signing import Signer
@@ -183,6 +185,46 @@ def test_a_note_counts_only_for_what_is_said_now(shown: Publication, tmp_path: P
     assert edge_session.is_shown(REPO, lambda _: digest_of(signer.signed(shown).text)) is (why == "a new key")
     assert (asked[-1] == "publish") is (why in ("another statement", "no note"))
     assert ("trust" in asked) is (why == "a new key")
+
+
+def reached(tmp_path: Path, **answers: Any) -> tuple[FakeEdge, EdgeSession, bool]:
+    """An edge that was asked about an agenda of two repositories."""
+    said = {REPO.path: "1" * 64, "models/acme/other": "2" * 64}
+    edge = FakeEdge({"hello": {"state": {}, "signer": Signer(tmp_path).signer, **answers}, "state": {"state": {}}})
+    agenda = Agenda(said, Roll.of(said), ["models/acme/new"])
+    place = local_edge(Path("/srv/edge"))
+    edge_session = EdgeSession(place, edge, here(tmp_path), believes=True, agenda=lambda: agenda)
+    return edge, edge_session, edge_session.reach()
+
+
+def test_an_edge_is_asked_about_an_agenda_at_once(tmp_path: Path) -> None:
+    """What differs from what is said is out of step; the others it shows, though nothing was answered of them."""
+    edge, agreeing, is_reached = reached(tmp_path, differing=[], shown={})
+    _, differing, _ = reached(tmp_path, differing=[0], shown={REPO.path: "1" * 64})
+
+    assert is_reached
+    assert [(request["ask"], request["repos"]) for request in edge.asked] == [("hello", ["models/acme/new"])]
+    assert agreeing.out_of_step() == set()
+    assert agreeing.is_shown(REPO, lambda _: "1" * 64)
+    assert not agreeing.is_shown(REPO, lambda _: "3" * 64)
+    assert differing.out_of_step() == {"models/acme/other"}
+
+
+def test_an_older_edge_is_asked_about_each_repository(tmp_path: Path) -> None:
+    """Its receiver knows no rolls, and says nothing of them."""
+    edge, edge_session, _ = reached(tmp_path, shown={})
+
+    assert [request["ask"] for request in edge.asked] == ["hello", "state"]
+    assert edge.asked[1]["repos"] == ["models/acme/other", REPO.path] == sorted(edge_session.out_of_step())
+
+
+@pytest.mark.parametrize("differing", [[1], [-1], ["x"], None, 17])
+def test_an_answer_about_another_roll_is_refused(tmp_path: Path, differing: Any) -> None:
+    """The edge is not believed then; whoever delivers hears why."""
+    _, edge_session, is_reached = reached(tmp_path, differing=differing, shown={})
+
+    assert not is_reached
+    assert isinstance(edge_session.failure, EdgeRefused)
 
 
 def test_an_edge_with_a_later_number_gets_a_statement_above_it(shown: Publication, tmp_path: Path) -> None:

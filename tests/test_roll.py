@@ -78,5 +78,5 @@ def test_what_is_no_roll_is_refused(document: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("number", [-1, 4])
 def test_a_part_that_is_not_there_is_refused(number: int) -> None:
     """An answer may name any number."""
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="there is no part"):
         list(Roll.of(SAID).in_parts([0, number]))
