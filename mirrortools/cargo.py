@@ -16,14 +16,15 @@ from mirrortools.model import Blob
 class Cargo:
     """`lacking` are the blobs that an edge lacks, of which it makes those of `deltas` itself, out of older ones.
 
-    `there` says how much an edge has of each file that may have to travel. Blobs lie below `served`, the files of new
-    bytes below their delta's folder.
+    `there` says how much an edge has of each file that may have to travel; those that are `brought` need not. Blobs lie
+    below `served`, the files of new bytes below their delta's folder.
     """
 
     lacking: frozenset[Blob]
     there: Mapping[Blob, int]
     served: Path
     deltas: tuple[Delta, ...] = ()
+    brought: frozenset[Blob] = frozenset()
 
     @classmethod
     def of(cls, there: Mapping[Blob, int], blobs: Collection[Blob], served: Path, deltas: Iterable[Delta]) -> Self:
@@ -37,13 +38,17 @@ class Cargo:
 
     def whole(self, blobs: Collection[Blob]) -> Self:
         """Of these blobs nothing is there that could be used."""
-        return replace(self, lacking=frozenset(blobs), there={}, deltas=())
+        return replace(self, lacking=frozenset(blobs), there={}, deltas=(), brought=frozenset())
+
+    def without(self, blobs: frozenset[Blob]) -> Self:
+        """These were brought by another way."""
+        return replace(self, brought=blobs)
 
     @cached_property
     def travelling(self) -> Mapping[Blob, int]:
         """The files of which bytes have to be sent, in their order, with how much of each is there."""
         made = {delta.blob for delta in self.deltas}
-        files = {*(self.lacking - made), *(delta.fresh for delta in self.deltas if delta.fresh.size)}
+        files = {*(self.lacking - made - self.brought), *(delta.fresh for delta in self.deltas if delta.fresh.size)}
         return {file: have for file in sorted(files) if (have := self.there.get(file, 0)) < file.size or not file.size}
 
     @property

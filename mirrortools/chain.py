@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 ORIGIN: Final = ""
+# Feeds whoever lacks what the origin has lost, until an edge comes that has it.
+NOBODY: Final = "?"
 # A newcomer that lacks so much more than another is not put before it: that one would wait for it to catch up.
 _BEHIND_BYTES: Final = 32 << 20
 # An edge is slow when it takes less than this share of what the one before it takes, and so much lies ready for it.
@@ -32,7 +34,7 @@ class Member:
     """An edge that takes part; `rate_bytes_s` is what it took lately, 0 when that is not known.
 
     `wants` are the digests that it lacked at first, `offers` those that it has now or will have. Edges that name no
-    region are of one, which has no name.
+    region are of one, which has no name. `from_edges` is whether the origin has lost what it wants.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Member:
     offers: frozenset[str]
     rate_bytes_s: float = 0.0
     region: str = ""
+    from_edges: bool = False
 
     @property
     def lends(self) -> bool:
@@ -150,6 +153,8 @@ class Chain:
         rest = [member for member in line[1:] if not line[0].lends or self._can_feed(line[0], member)]
         if self.trial or not rest or rest[0].name in self.slow or (line[0].name, rest[0].name) in self.tried:
             return self
+        if rest[0].from_edges:
+            return self
         first, second = line[0].name, rest[0].name
         return replace(self, trial=second, first=first, tried=self.tried | {(first, second)})
 
@@ -167,13 +172,14 @@ class Chain:
     def feeders(self) -> dict[str, str]:
         """From whom each edge draws: the nearest before it that can feed it and feeds the fewest, else the origin.
 
-        Those of its own region come before all others.
+        Those of its own region come before all others. NOBODY feeds who is to draw from edges and has none.
         """
         chosen: dict[str, str] = {}
         for number, taker in enumerate(self.order):
             before = self._able(taker, self.order[:number])
             feeding = [*chosen.values()]
-            chosen[taker.name] = min(before, key=lambda m: feeding.count(m.name)).name if before else ORIGIN
+            nobody = NOBODY if taker.from_edges else ORIGIN
+            chosen[taker.name] = min(before, key=lambda m: feeding.count(m.name)).name if before else nobody
         return chosen
 
     def _able(self, taker: Member, before: Sequence[Member]) -> list[Member]:
@@ -182,7 +188,8 @@ class Chain:
             return []
         able = [member for member in reversed(before) if self._can_feed(member, taker)]
         near = [member for member in able if member.region == taker.region]
-        return near if near or taker.region in self.apart else able
+        is_apart = taker.region in self.apart and not taker.from_edges
+        return near if near or is_apart else able
 
     def _can_feed(self, feeder: Member, taker: Member) -> bool:
         return (feeder.name, taker.name) not in self.cut and taker.wants <= feeder.offers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,16 +204,18 @@ class Errand:
         """Send what is lacking, have it hashed, publish; return whether the edge shows another thing than before.
 
         `held` are the parts that it has: their manifests need not travel. Of a blob that has an older one on the edge,
-        what is new travels alone.
+        what is new travels alone. What this host has lost comes from other edges.
         """
         deltas = self._deltas()
         holding = self._begin([delta.fresh for delta in deltas if delta.fresh.size])
         cargo = Cargo.of(holding.lacking, self.publication.blobs, self.store.served, deltas)
         check_room(self.reached, self.publication.repo, holding, cargo.passing_bytes)
-        self._check_present(cargo)
         self.meter.plan(len(cargo.lacking), cargo.planned_bytes, cargo.saved_bytes)
-        bad = self._send_and_adopt(cargo, holding.folder)
+        lost = frozenset(blob for blob in cargo.travelling if blob in cargo.lacking and not self.store.has(blob))
+        feeders = self._rescue(cargo, lost)
+        bad = self._send_and_adopt(cargo.without(lost), holding.folder)
         if bad:
+            self._refuse_lost(lost & bad.keys(), feeders)
             self._check_own(bad)
             # What the edge found wrong is gone there: the same files once more, whole, and from here alone: who fed it
             # may have them wrong too.
@@ -251,7 +253,7 @@ class Errand:
         alive = _Pinger(self.session, self.meter, 0)
         deltas = []
         for blob in holding.incomplete:
-            if blob in self.older and not holding.lacking[blob]:
+            if blob in self.older and not holding.lacking[blob] and self.store.has(blob):
                 deltas.append(self.deltas.between(self.older[blob], blob))
                 alive.ping()
         return [delta for delta in deltas if delta]
@@ -307,12 +309,43 @@ class Errand:
             self.session.ask({"ask": "carry", "repo": self.publication.repo.path, "contents": contents})
             self.meter.batch_done(sum(file.size for file in files))
 
-    def _check_present(self, cargo: Cargo) -> None:
-        lost = [blob for blob in cargo.travelling if blob in cargo.lacking and not self.store.has(blob)]
-        if lost:
-            raise StoreError(
-                f"{self.store.path(lost[0])}: gone from the origin, with {len(lost) - 1} more that edge "
-                f"{self.edge.name} lacks; `mirrortool sync` fetches them again"
+    def _rescue(self, cargo: Cargo, lost: frozenset[Blob]) -> tuple[str, ...]:
+        """Have other edges feed what this host does not hold any more; gives which did. Raises StoreError."""
+        if not lost:
+            return ()
+        if self.reached.fan_out is None:
+            raise StoreError(self._loss(lost, ()))
+        from mirrortools.fanout import Parcel
+
+        lacking, begun = (
+            {blob: cargo.travelling[blob] for blob in lost},
+            self.publication.blobs - (cargo.lacking - lost),
+        )
+        parcel = Parcel(self.edge, self.publication.repo, lacking, begun, (), lost=True)
+        fan_out = self.reached.fan_out()
+        brought = fan_out.bring(parcel, self.session, self.meter.batch_at)
+        if brought is None:
+            raise StoreError(self._loss(lost, fan_out.called))
+        self.meter.batch_done(0)
+        self.meter.relayed(parcel.bytes_planned, brought.feeders)
+        return brought.feeders
+
+    def _loss(self, lost: Collection[Blob], asked: Sequence[str]) -> str:
+        """What to say of blobs that neither this host nor an edge that was asked can give."""
+        others = f"nor had the edges that were asked for them ({', '.join(asked)})" if asked else "and no edge has them"
+        return (
+            f"{self.store.path(min(lost))}: gone from the origin, with {len(lost) - 1} more that edge {self.edge.name} "
+            f"lacks, {others}; `mirrortool sync --repo {self.publication.repo}` fetches them again"
+        )
+
+    def _refuse_lost(self, bad: Collection[Blob], feeders: Sequence[str]) -> None:
+        """When what other edges gave is wrong, nobody is left to ask. Raises IntegrityError."""
+        if bad:
+            again = " ".join(f"--edge {name}" for name in feeders)
+            raise IntegrityError(
+                f"edge {self.edge.name}: {self.publication.repo}: {min(bad)} came wrong from {', '.join(feeders)}, and "
+                f"this host has lost it; run `mirrortool sync --repo {self.publication.repo}` to fetch it again, then "
+                f"`mirrortool check --repo {self.publication.repo} {again} --repair`"
             )
 
     def _pass_on(self, cargo: Cargo, files: Iterable[Blob]) -> list[Blob]:

@@ -19,7 +19,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from mirrortools.chain import ORIGIN, READY_BYTES, Chain, Member, falls_behind, gains_apart, is_faster, takes_long
+from mirrortools.chain import (
+    NOBODY,
+    ORIGIN,
+    READY_BYTES,
+    Chain,
+    Member,
+    falls_behind,
+    gains_apart,
+    is_faster,
+    takes_long,
+)
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import EdgeRefused, MirrorError
 from mirrortools.feeding import Link, feed, read_some
@@ -54,7 +64,7 @@ Told = Callable[[int], None]
 class Parcel:
     """What is brought to one edge: `lacking` with how much of each is there; here each is at `Blob.path` below one of
     `sources`. `begun` is all of the repository that the edge has besides, or will have by what is brought. `recipes`
-    tell which blobs it makes of what is brought.
+    tell which blobs it makes of what is brought. When they are `lost`, this host has none of them.
     """
 
     edge: EdgeConfig
@@ -63,6 +73,7 @@ class Parcel:
     begun: frozenset[Blob]
     sources: Sequence[Path]
     recipes: Sequence[Mapping[str, Any]] = ()
+    lost: bool = False
 
     @property
     def bytes_planned(self) -> int:
@@ -96,11 +107,12 @@ class _Standing:
     addresses: Sequence[tuple[str, int]]
     pipe: str
     lacking_bytes: int
-    order: Order = Order(0, "?")
+    order: Order = Order(0, NOBODY)
     sent_bytes: int = 0
     rate_bytes_s: float = 0.0
     best_bytes_s: float = 0.0
     heard_s: float = 0.0
+    stranded_s: float | None = None
     samples: deque[tuple[float, int]] = field(default_factory=deque)
     feeders: dict[str, None] = field(default_factory=dict)
 
@@ -187,6 +199,11 @@ class FanOut:
         """The digests of what an edge that takes part, or did, can pass on; none of one that does not."""
         return self._known[name].member.offers if name in self._known else frozenset()
 
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The edges that were called to feed others."""
+        return self._lending.called
+
     def close(self) -> None:
         """End what this host feeds."""
         self._stock.end()
@@ -205,7 +222,7 @@ class FanOut:
         return new_passport()
 
     def _join(self, parcel: Parcel, session: Session) -> _Standing:
-        for blob in parcel.lacking:
+        for blob in () if parcel.lost else parcel.lacking:
             if not self._stock.knows(blob.digest):
                 self._stock.put(blob.digest, blob.size, *(source / blob.path for source in parcel.sources))
         with self._lock:
@@ -218,7 +235,7 @@ class FanOut:
         name = parcel.edge.name
         wants = frozenset(blob.digest for blob in parcel.lacking)
         offers = wants | {blob.digest for blob in parcel.begun}
-        member = Member(name, wants, offers, self._rates.get(name, 0.0), parcel.edge.region)
+        member = Member(name, wants, offers, self._rates.get(name, 0.0), parcel.edge.region, parcel.lost)
         known = _Standing(member, parcel, session, addresses, pipe, parcel.bytes_planned)
         known.heard_s = self._clock()
         with self._lock:
@@ -239,6 +256,8 @@ class FanOut:
         """Give a new order to each edge that has another feeder now, and one that is there."""
         for name, feeder in self._chain.feeders().items():
             known = self._known.get(name)
+            if known:
+                known.stranded_s = (known.stranded_s or self._clock()) if feeder == NOBODY else None
             if known and feeder != known.order.feeder and (feeder == ORIGIN or feeder in self._known):
                 self._give_order(known, feeder)
 
@@ -253,8 +272,9 @@ class FanOut:
             if taker and taker.lacking_bytes and not self._is_fed_near(taker.member, feeder):
                 needy.setdefault(taker.member.region, []).append(taker)
         for region, takers in needy.items():
-            fed_here = [taker for taker in takers if feeders[taker.member.name] == ORIGIN]
-            if not self._call_lender(takers, region) and region not in self._chain.apart:
+            is_apart = region in self._chain.apart
+            fed_here = [t for t in takers if t.parcel.lost or (feeders[t.member.name] == ORIGIN and not is_apart)]
+            if not self._call_lender(takers, region):
                 self._call_lender(fed_here, None)
 
     def _is_fed_near(self, taker: Member, feeder: str) -> bool:
@@ -265,7 +285,7 @@ class FanOut:
 
     def _call_lender(self, takers: Sequence[_Standing], region: str | None) -> bool:
         """Call an edge of a region, or of any, that is worth it; whether there was one."""
-        needs = [Need(taker.member.wants, taker.lacking_bytes) for taker in takers]
+        needs = [Need(taker.member.wants, taker.lacking_bytes, taker.parcel.lost) for taker in takers]
         found = self._lending.call(needs, self._rates, region)
         if found:
             self._due_s[found.name] = self._clock() + _CALLED_S
@@ -305,7 +325,12 @@ class FanOut:
             told(known.parcel.bytes_planned - lacking)
 
     def _is_given_up(self, known: _Standing) -> bool:
-        """Whether not even the origin's own link to an edge came about, or this host sends nothing more."""
+        """Whether not even the origin's own link to an edge came about, or this host sends nothing more.
+
+        An edge that needs another one waits as long as one may still come.
+        """
+        if known.stranded_s is not None:
+            return self._lending.is_exhausted or self._clock() - known.stranded_s > _CALLED_S
         is_cut = known.order.feeder == ORIGIN and (ORIGIN, known.member.name) in self._chain.cut
         return is_cut or self._stock.ended
 
@@ -335,7 +360,7 @@ class FanOut:
             if state in ("refused", "broken"):
                 self._keep_apart_if_refused(known, state)
                 self._cut(known, known.order)
-            elif rate is not None:
+            elif rate is not None and known.stranded_s is None:
                 self._judge(known, rate)
 
     def _abort_silent(self) -> None:

@@ -38,17 +38,26 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What an edge lacks that the origin would feed: the digests, and the bytes of them."""
+    """What an edge lacks that the origin would feed: the digests, and the bytes of them.
+
+    `is_lost` is whether the origin cannot, so that little is worth a call too.
+    """
 
     wants: frozenset[str]
     lacking_bytes: int
+    is_lost: bool = False
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether an edge is to be called for it."""
+        return self.is_lost or self.lacking_bytes >= LEAST_BYTES
 
 
 def lender(candidates: Iterable[Candidate], needs: Iterable[Need], rates: Mapping[str, float]) -> Candidate | None:
     """Whom to call: who has what most of those want that lack much; of equals one that was seen to have it, and of
     those the fastest by `rates`, in bytes/s.
     """
-    wanted = [need.wants for need in needs if need.lacking_bytes >= LEAST_BYTES]
+    wanted = [need.wants for need in needs if need.is_worth_it]
     found: tuple[int, bool, float] = (0, False, -1.0)
     best = None
     for candidate in candidates if wanted else ():
@@ -84,6 +93,17 @@ class Lending:
         with self._changed:
             self._left = 0
             self._changed.notify_all()
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """Those that were called."""
+        return tuple(self._called)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether nobody waits, and of the edges that are being fed all but one have ended."""
+        with self._changed:
+            return not self._candidates and self._left <= 1
 
     @property
     def has_ended(self) -> bool:

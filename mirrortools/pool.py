@@ -134,9 +134,8 @@ class EdgePool:
         deliveries = self._shown(publication, edges)
         rest = [name for name in edges if name not in deliveries]
         if rest:
-            helpers = (
-                self._helpers(publication, deliveries, siblings) if self._may_draw(rest, publication.realm) else []
-            )
+            may_draw = self._may_draw(rest, publication.realm)
+            helpers = self._helpers(publication, deliveries, siblings) if may_draw else []
             is_alone = len(edges) == 1
             together = Together(self.rates, self._total, len(rest), is_alone=is_alone, is_helped=bool(helpers))
             with closing(together), self._helping(publication, helpers, together):

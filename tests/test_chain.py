@@ -8,7 +8,7 @@ from functools import partial
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.chain import ORIGIN, Chain, Member, falls_behind, gains_apart, is_faster, takes_long
+from mirrortools.chain import NOBODY, ORIGIN, Chain, Member, falls_behind, gains_apart, is_faster, takes_long
 
 ALL = frozenset({"a", "b"})
 NAMES = [f"e{number}" for number in range(6)]
@@ -309,3 +309,13 @@ def test_each_region_may_have_one_that_lends() -> None:
     assert found.feeders() == {"a9": ORIGIN, "b9": ORIGIN, "a0": "a9", "b0": "b9", "b1": "b0"}
     assert found.with_cut("b9", "b0").feeders()["b0"] == "a0"
     assert found.with_trial("b").after_trial(first_is_slow=True).feeders()["b0"] == "a0"
+
+
+def test_nobody_feeds_who_needs_what_the_origin_has_lost_until_an_edge_comes() -> None:
+    """From any region then; nobody is tried in its place."""
+    alone = Chain().with_member(replace(member("a0", region="a"), from_edges=True), {}).with_apart("a")
+    helped = alone.with_member(lending("b9", "b"), {})
+
+    assert alone.feeders() == {"a0": NOBODY}
+    assert helped.feeders() == {"b9": ORIGIN, "a0": "b9"}
+    assert helped.with_trial("a") == helped

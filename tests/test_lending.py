@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,15 @@ def test_nobody_is_called_for_little() -> None:
     assert chosen(candidate("e0"), needs=[]) is None
 
 
+def test_somebody_is_called_for_anything_that_the_origin_has_lost() -> None:
+    """However little; one that was seen to have it comes before one that should."""
+    lost = replace(need(size_bytes=1), is_lost=True)
+    unseen = replace(candidate("e0"), seen=False)
+
+    assert chosen(unseen, candidate("e1"), needs=[lost], rates={"e0": 9e6}) == "e1"
+    assert chosen(unseen, needs=[lost]) == "e0"
+
+
 @pytest.fixture
 def waiting() -> Iterator[Callable[[Lending, str], Future[bool]]]:
     """Has an edge wait in a thread of its own; nobody waits any longer when the test has ended."""
@@ -112,6 +122,7 @@ def test_nobody_is_called_twice_and_few_in_all(waiting: Callable[[Lending, str],
     assert lending.call([need()], {}) is None
     lending.one_done()
     assert sorted(each.result(WAIT_S) for each in all_waiting) == [False] + [True] * MOST_LENDERS
+    assert lending.call([need()], {}) is None
 
 
 def test_an_edge_of_the_region_is_called_or_any() -> None:

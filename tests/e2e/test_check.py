@@ -43,9 +43,26 @@ def mirror(tmp_path: Path, sshd: Sshd) -> Mirror:
     return made
 
 
+@pytest.fixture
+def lost(mirror: Mirror, tmp_path: Path, sshd: Sshd) -> Mirror:
+    """The same with a second edge; the origin has lost the model, and the first edge's is damaged."""
+    more = {"url": sshd.url(quote(str(tmp_path / "bj2")))}
+    mirror.settings["edges"]["bj2"] = mirror.settings["edges"]["bj1"] | more
+    mirror.job["edges"] = ["bj1", "bj2"]
+    mirror.sync()
+    model(mirror.root).unlink()
+    rot(tmp_path / "bj1")
+    return mirror
+
+
+def model(root: Path) -> Path:
+    """Where the model lies."""
+    return Store(root).path(sha256_blob(FILES["model.safetensors"]))
+
+
 def rot(root: Path) -> None:
     """Flip a byte of the model, with size and time as they were."""
-    path = Store(root).path(sha256_blob(FILES["model.safetensors"]))
+    path = model(root)
     content = bytearray(path.read_bytes())
     content[2 << 20] ^= 1
     path.chmod(0o644)
@@ -101,10 +118,38 @@ def test_rot_on_an_edge_is_found_and_repaired(mirror: Mirror, tmp_path: Path) ->
     assert mirror.run("check", "--all", "--edge", "bj1").status == 0
 
 
+def test_what_the_origin_has_lost_is_repaired_from_another_edge(lost: Mirror, tmp_path: Path) -> None:
+    """It is hashed on arrival as always, and the answer says from where it came."""
+    repaired = lost.run("check", "--all", "--edge", "bj1", "--repair")
+
+    assert repaired.status == 0, repaired
+    assert "edge bj1: what it had lost was brought again; 1 blob, " in repaired.stdout
+    assert "3.0 MiB came from edge bj2" in repaired.stdout
+    assert served(tmp_path / "bj1", REPO) == SERVED
+    assert not model(lost.root).exists()
+
+
+def test_what_no_edge_has_either_is_told(lost: Mirror, tmp_path: Path) -> None:
+    """A copy that is damaged too is found so and not kept; each message names who was asked, and what to do."""
+    rot(tmp_path / "bj2")
+    wrong = lost.fails("check", "--all", "--edge", "bj1", "--repair")
+    model(tmp_path / "bj2").unlink()
+    gone = lost.fails("deliver", "--all", "--edge", "bj1")
+    repaired = lost.run("sync", "--all")
+
+    assert wrong.status == 20
+    assert "came wrong from bj2, and this host has lost it; run `mirrortool sync --repo acme/tiny`" in wrong.stderr
+    assert gone.status == 32
+    assert "gone from the origin, with 0 more that edge bj1 lacks" in gone.stderr
+    assert "nor had the edges that were asked for them (bj2); `mirrortool sync --repo acme/tiny`" in gone.stderr
+    assert repaired.status == 0, repaired
+    assert [served(tmp_path / name, REPO) for name in ("bj1", "bj2")] == [SERVED] * 2
+
+
 def test_an_audit_finds_an_edge_without_the_bytes(mirror: Mirror, tmp_path: Path) -> None:
     """Random ranges are proved; an edge whose model is another one cannot."""
     fine = mirror.run("edge", "audit", "--all", "--json")
-    path = Store(tmp_path / "bj1").path(sha256_blob(FILES["model.safetensors"]))
+    path = model(tmp_path / "bj1")
     path.chmod(0o644)
     path.write_bytes(noise(3 << 20, 9))
     found = mirror.fails("edge", "audit", "--all")
