@@ -317,10 +317,8 @@ class Errand:
             raise StoreError(self._loss(lost, ()))
         from mirrortools.fanout import Parcel
 
-        lacking, begun = (
-            {blob: cargo.travelling[blob] for blob in lost},
-            self.publication.blobs - (cargo.lacking - lost),
-        )
+        lacking = {blob: cargo.travelling[blob] for blob in lost}
+        begun = self.publication.blobs - (cargo.lacking - lost)
         parcel = Parcel(self.edge, self.publication.repo, lacking, begun, (), lost=True)
         fan_out = self.reached.fan_out()
         brought = fan_out.bring(parcel, self.session, self.meter.batch_at)

@@ -10,6 +10,7 @@ from mirrortools.deltas import LEAST_BYTES, Deltas
 from mirrortools.errand import Holding
 from mirrortools.errors import MirrorError
 from mirrortools.model import Blob, Publication, RepoId
+from mirrortools.route import Route
 
 How = Literal["whole", "delta", "rest"]
 
@@ -30,7 +31,7 @@ class Item:
 class Foresight:
     """What a delivery of one repository to one edge would do. `held` is what the edge has of it already.
 
-    `relays` is whether it takes from other edges, and passes on to them.
+    `relays` is whether it takes from other edges, and passes on to them; `route` from whom, where that is known.
     """
 
     edge: str
@@ -40,6 +41,7 @@ class Foresight:
     held_bytes: int = 0
     error: MirrorError | None = None
     relays: bool = False
+    route: Route | None = None
 
     def send_bytes(self, *how: How) -> int:
         """What would go out in these ways; in any, when none is named."""
@@ -49,6 +51,16 @@ class Foresight:
     def lacking_bytes(self) -> int:
         """The size of what the edge lacks."""
         return sum(item.blob.size for item in self.items)
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """The digests of what it lacks and does not make of what it has."""
+        return frozenset(item.blob.digest for item in self.items if item.how != "delta")
+
+    @property
+    def makes(self) -> frozenset[str]:
+        """The digests of what it makes of what it has."""
+        return frozenset(item.blob.digest for item in self.items if item.how == "delta")
 
 
 def leaves_once(foresights: Sequence[Foresight]) -> int:

@@ -47,6 +47,9 @@ def _tell(foresight: Foresight) -> None:
         f"whole {size(foresight.send_bytes('whole', 'rest'))}, as deltas {size(foresight.send_bytes('delta'))}; "
         f"holds {size(foresight.held_bytes)}"
     )
+    if foresight.route:
+        feeder = f"edge {foresight.route.feeder}" if foresight.route.feeder else "this host"
+        click.echo(f"  from   {feeder} ({foresight.route.why})")
     for item in foresight.items:
         click.echo(
             f"  {item.how:5}  {size(item.send_bytes):>10} of {size(item.blob.size):>10}  {item.path}  ({item.reason})"
@@ -74,6 +77,8 @@ def _document(foresight: Foresight) -> dict[str, Any]:
         "delta_bytes": foresight.send_bytes("delta"),
         "lacking_bytes": foresight.lacking_bytes,
         "held_bytes": foresight.held_bytes,
+        "from": foresight.route.feeder if foresight.route else None,
+        "why": foresight.route.why if foresight.route else None,
         "files": [
             {"path": i.path, "how": i.how, "send_bytes": i.send_bytes, "size_bytes": i.blob.size, "reason": i.reason}
             for i in foresight.items
