@@ -1,7 +1,7 @@
 """The way from an older file to a newer one: pieces that both have, at the same place or another, and what is new.
 
 Pieces are compared byte for byte. Where the files go on being the same, that is done ahead of the walk, in larger
-windows and on two threads.
+windows and by several threads, as a disk gives more when more is asked of it at once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from mirrortools.spring import MARGIN_BYTES, Spring
 
 PIECE_BYTES: Final = 64 << 10
 # A multiple of a piece, and a segment is a multiple of it.
-_WINDOW_BYTES: Final = 512 << 10
-_WINDOWS_AHEAD: Final = 6
-_THREADS: Final = 2
+_WINDOW_BYTES: Final = 1 << 20
+_WINDOWS_AHEAD: Final = 12
+_THREADS: Final = 6
 _SEARCH_AFTER: Final = 8
 _MOST_BETWEEN_SEARCHES: Final = 512
 _NEEDLE_BYTES: Final = 4 << 10
