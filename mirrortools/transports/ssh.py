@@ -37,8 +37,6 @@ _OPTIONS: Final = (
     f"ConnectTimeout={CONNECT_TIMEOUT_S}",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=4",
-    # OpenSSH's code for it takes 65 ms of a processor, a login without it 30; newer ones have ML-KEM, which is quick.
-    "KexAlgorithms=-sntrup761*",
     "Ciphers=aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes128-ctr,aes256-ctr",
     "Compression=no",
     "ControlPersist=no",
@@ -50,6 +48,8 @@ _OPTIONS: Final = (
     "RequestTTY=no",
     "LogLevel=ERROR",
 )
+# OpenSSH's code for it takes 65 ms of a processor, a login without it 30; newer ones have ML-KEM, which is quick.
+_FOR_WHAT_IS_PUBLIC: Final = ("KexAlgorithms=-sntrup761*",)
 _HOST: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*\Z")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
 _ADVICE: Final = (
@@ -141,7 +141,8 @@ class SshTransport:
         control = (
             (f"ControlMaster={master}", f"ControlPath={self._control}") if self._control else ("ControlPath=none",)
         )
-        options = (*_OPTIONS, *self._own_options(), *control)
+        exchange = () if self._config.private else _FOR_WHAT_IS_PUBLIC
+        options = (*_OPTIONS, *exchange, *self._own_options(), *control)
         return ["ssh", *(word for option in options for word in ("-o", option)), *self._place()]
 
     def _own_options(self) -> list[str]:

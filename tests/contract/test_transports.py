@@ -291,19 +291,25 @@ def test_an_edge_without_python_is_told_apart(sshd: Sshd, tmp_path: Path) -> Non
 
 def test_the_key_exchange_is_none_that_takes_long(sshd: Sshd, tmp_path: Path) -> None:
     """OpenSSH's first choice would take most of a login; all others that this host's ssh has are offered."""
-    transport = SshTransport(ssh_edge(sshd, tmp_path / "edge"), tmp_path / "state")
-    told = [subprocess.run(words, capture_output=True, text=True, check=True).stdout for words in _kex(transport)]
-    ours, all_of_them = (next(line for line in text.splitlines() if line.startswith("kexalgo")) for text in told)
+    ours, private, all_of_them = (_offered(words) for words in _kex(ssh_edge(sshd, tmp_path / "edge"), tmp_path))
 
     assert "curve25519-sha256" in ours
-    assert "sntrup" not in ours
-    assert set(ours.split()[1].split(",")) == {x for x in all_of_them.split()[1].split(",") if "sntrup" not in x}
+    assert ours == [name for name in all_of_them if "sntrup" not in name]
+    assert private == all_of_them
 
 
-def _kex(transport: SshTransport) -> list[list[str]]:
-    """What shows the key exchanges that ssh would offer: ours, and its own."""
-    words = transport.command(["true"])
-    return [["ssh", "-G", *words[1 : words.index("--")], "host"], ["ssh", "-G", "-F", "none", "host"]]
+def _kex(edge: EdgeConfig, folder: Path) -> list[list[str]]:
+    """What shows the key exchanges that ssh would offer: to an edge, to one with private repositories, and its own."""
+    found = []
+    for private in (False, True):
+        words = SshTransport(replace(edge, private=private), folder / "state").command(["true"])
+        found.append(["ssh", "-G", *words[1 : words.index("--")], "host"])
+    return [*found, ["ssh", "-G", "-F", "none", "host"]]
+
+
+def _offered(words: list[str]) -> list[str]:
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return next(line for line in told.splitlines() if line.startswith("kexalgorithms ")).split()[1].split(",")
 
 
 def test_a_cut_connection_is_unreachable(sshd: Sshd, tmp_path: Path) -> None:
