@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -22,21 +22,35 @@ IDLE_TIMEOUT_S: Final = 900
 
 def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> None:
     """Answer requests until the caller ends, with a sign of life every few seconds while one takes long."""
-    with ThreadPoolExecutor(1) as worker:
-        try:
-            while (request := read_frame(read)) is not None:
-                write(_reply(_alive(worker.submit(receiver.answer, request), write)))
-        except EdgeRefused as error:
-            # Where the next frame would begin is unknown now, so this is the last word.
-            write(frame(refusal(error)))
-        finally:
-            receiver.end()
+    try:
+        while (request := read_frame(read)) is not None:
+            with _heartbeat(write):
+                answer = receiver.answer(request)
+            write(_reply(answer))
+    except EdgeRefused as error:
+        # Where the next frame would begin is unknown now, so this is the last word.
+        write(frame(refusal(error)))
+    finally:
+        receiver.end()
 
 
-def _alive(work: Future[Answer], write: Callable[[bytes], object]) -> Answer:
-    while not wait([work], timeout=HEARTBEAT_S).done:
-        write(frame({"working": True}))
-    return work.result()
+@contextlib.contextmanager
+def _heartbeat(write: Callable[[bytes], object]) -> Iterator[None]:
+    """Give signs of life while the block runs, and none after it. A caller who has gone is met by the answer."""
+    is_over = threading.Event()
+
+    def beat() -> None:
+        with contextlib.suppress(OSError):
+            while not is_over.wait(HEARTBEAT_S):
+                write(frame({"working": True}))
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        heart.join()
 
 
 def _reply(answer: Answer) -> bytes:

@@ -10,12 +10,11 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from mirrortools.bounds import Bounds
@@ -26,14 +25,18 @@ from mirrortools.inlet import Inlet
 from mirrortools.locks import RepositoryLock
 from mirrortools.making import Made
 from mirrortools.model import Blob, RepoId, quote_ref
-from mirrortools.patch import Recipe, fill_from, patch
 from mirrortools.store import Store, hash_file
+
+if TYPE_CHECKING:
+    from mirrortools.patch import Recipe
 
 # What arrived of a delivery that nobody went on with is kept so long.
 ABANDONED_S: Final = 7 * 86400
 # More blobs than these that are no larger are made durable together.
 _FEW_BLOBS: Final = 8
 _SMALL_BYTES: Final = 256 << 10
+# What is no more than this altogether is hashed before threads are loaded.
+_QUICK_BYTES: Final = 8 << 20
 
 Hashed = Callable[[Blob], str | None]
 """Gives the digest of a blob that was hashed while it came; None of all others."""
@@ -135,6 +138,8 @@ class Intake:
 
         The file is no blob's by its name, so that the next delivery does not go on from a part of it.
         """
+        from mirrortools.patch import fill_from, patch
+
         blob, fresh = recipe.blob, recipe.fresh
         if not self.store.has(recipe.base) or (fresh.size and _shape_problem(folder / fresh.digest, fresh)):
             return None
@@ -158,12 +163,10 @@ class Intake:
             return self._adopt_all(list(dict.fromkeys(blobs)), hashed(mark))
 
     def _adopt_all(self, blobs: Sequence[Blob], hashed: Hashed) -> dict[Blob, str]:
-        """Hash on a thread per processor: hashlib lets go of the interpreter's lock."""
         folder = self.make()
         small = {blob for blob in blobs if blob.size <= _SMALL_BYTES}
         together = small if len(small) > _FEW_BLOBS else set()
-        with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-            problems = list(threads.map(lambda b: self._adopt_one(folder, b, hashed, waits=b in together), blobs))
+        problems = _of_each(blobs, lambda blob: self._adopt_one(folder, blob, hashed, waits=blob in together))
         bad = {blob: problem for blob, problem in zip(blobs, problems, strict=True) if problem}
         self._adopt_together(folder, [blob for blob in together - bad.keys() if not self.store.has(blob)])
         return bad
@@ -195,6 +198,16 @@ class Intake:
             self.store.adopt_all([(folder / blob.digest, blob) for blob in blobs])
         for blob in blobs:
             self.adopted(blob)
+
+
+def _of_each(blobs: Sequence[Blob], act: Callable[[Blob], str | None]) -> list[str | None]:
+    """What `act` gives, which hashes, on a thread per processor: hashlib lets go of the interpreter's lock."""
+    if sum(blob.size for blob in blobs) <= _QUICK_BYTES:
+        return [act(blob) for blob in blobs]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        return list(threads.map(act, blobs))
 
 
 @contextlib.contextmanager

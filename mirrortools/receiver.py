@@ -25,17 +25,17 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import platform
+import os
 import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mirrortools
-from mirrortools.audit import Audit, Sample
 from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
@@ -44,9 +44,6 @@ from mirrortools.frames import PROTOCOL_VERSION, RELAY_VERSION
 from mirrortools.intake import Intake
 from mirrortools.locks import RepositoryLock, still
 from mirrortools.model import Blob, Manifest, Publication, Realm, RepoId, Revision
-from mirrortools.patch import Recipe
-from mirrortools.piecework import describe
-from mirrortools.readers import Access, write_access
 from mirrortools.roll import Roll
 from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.shown import Shown
@@ -54,6 +51,9 @@ from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
 from mirrortools.tree import Tree
 from mirrortools.trust import Trust
+
+if TYPE_CHECKING:
+    from mirrortools.audit import Audit
 
 HEARTBEAT_S: Final = 5
 _FEW_PATHS: Final = 10
@@ -164,8 +164,8 @@ class Receiver:
             "version": PROTOCOL_VERSION,
             "receiver": mirrortools.__version__,
             "installed": self._installed_as is not None,
-            "host": platform.node(),
-            "python": platform.python_version(),
+            "host": os.uname().nodename,
+            "python": sys.version.split()[0],
             "rsync": rsync_version(),
             "realm": realm,
             "relay": RELAY_VERSION,
@@ -180,7 +180,7 @@ class Receiver:
         """Be about one realm from now on."""
         self._realm = realm
         self._store, self._tree = Store(self.root, realm), Tree(self.root, realm)
-        self._audit, self._exchange = Audit(self.root, realm), Exchange(self._store, self._bounds)
+        self._exchange = Exchange(self._store, self._bounds)
         self._shown = Shown(self.root, realm, self._tree.stated_ns)
 
     def _believe(self, request: Request) -> Answer:
@@ -303,6 +303,8 @@ class Receiver:
 
     def _patch(self, request: Request) -> Answer:
         """Make a blob out of one that is here and a file of new bytes; what cannot be made so is told."""
+        from mirrortools.patch import Recipe
+
         with _refused_when_malformed():
             repo, recipe = _repo(request["repo"]), Recipe.from_json(request)
         self._require_begun(repo, [recipe.blob])
@@ -371,6 +373,8 @@ class Receiver:
         """Go by what the origin says of who may read here, and by nothing that it said before."""
         if self._realm is not Realm.PRIVATE:
             raise EdgeRefused("who may read is said where it is about what is private")
+        from mirrortools.readers import Access, write_access
+
         with _refused_when_malformed():
             access = Access.from_json(request["access"])
         self._tree.make()
@@ -402,6 +406,8 @@ class Receiver:
         return {"wrong": wrong}
 
     def _prove(self, request: Request) -> Answer:
+        from mirrortools.audit import Sample
+
         with _refused_when_malformed():
             samples = [Sample(_blobs([item[:3]])[0], int(item[3]), int(item[4])) for item in request["samples"]]
             nonce = str(request["nonce"])
@@ -410,6 +416,8 @@ class Receiver:
         return {"proofs": self._audit.prove(samples, nonce)}
 
     def _describe(self, request: Request) -> Answer:
+        from mirrortools.piecework import describe
+
         with _refused_when_malformed():
             repo = _repo(request["repo"])
         publication = self._tree.publication(repo)
@@ -417,6 +425,12 @@ class Receiver:
             return {"blobs": 0, "size_bytes": 0, "bad": []}
         done = describe(self.root, publication)
         return {"blobs": done.blobs, "size_bytes": done.size_bytes, "bad": list(done.bad)}
+
+    @property
+    def _audit(self) -> Audit:
+        from mirrortools.audit import Audit
+
+        return Audit(self.root, self._realm)
 
     def _held(self, repo: RepoId, commit: str) -> Manifest | None:
         return self._tree.manifest(Revision(repo, commit))
