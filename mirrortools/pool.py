@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,7 @@ from mirrortools.said import Agenda, Said
 from mirrortools.share import share_name
 from mirrortools.throttle import Throttle
 from mirrortools.together import Together
-from mirrortools.transports import transport_to
+from mirrortools.transports import Transport, limited, transport_to
 
 if TYPE_CHECKING:
     from mirrortools.fanout import FanOut
@@ -47,7 +46,8 @@ class EdgePool:
 
     Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
     what edges took, in bytes a second: at first those of earlier runs. `believes` is whether edges may answer by their
-    notes; of `repositories` this host goes by its own, too.
+    notes; of `repositories` this host goes by its own, too. `ways` lead to edges that were called already, by their
+    names.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class EdgePool:
         *,
         believes: bool = False,
         repositories: Sequence[RepositoryConfig] = (),
+        ways: Mapping[str, Transport] | None = None,
     ) -> None:
         self._total = Throttle(limit_bytes_s)
         self.rates = dict(rates or {})
@@ -68,7 +69,7 @@ class EdgePool:
         self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
         now_s = time.time()
         self._said = {realm: Said(root, here, repositories, now_s) for realm, here in self._here.items()}
-        self._edges, public = edges, tuple(repos)
+        self._edges, self._ways, public = edges, ways or {}, tuple(repos)
         self._sessions = {(name, Realm.PUBLIC): self._session_of_run(edge, public) for name, edge in edges.items()}
         for name, edge in edges.items():
             if edge.private:
@@ -95,12 +96,19 @@ class EdgePool:
 
     def _session_of_run(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
         said = self._said[realm]
-        return self._session_with(edge, repos, realm, partial(said.agenda, edge) if said.is_about_any else None)
+        agenda = partial(said.agenda, edge) if said.is_about_any else None
+        way = self._ways.get(edge.name) if realm is Realm.PUBLIC else None
+        return self._session_with(edge, repos, realm, agenda, way)
 
     def _session_with(
-        self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm, agenda: Callable[[], Agenda] | None = None
+        self,
+        edge: EdgeConfig,
+        repos: Iterable[RepoId],
+        realm: Realm,
+        agenda: Callable[[], Agenda] | None = None,
+        way: Transport | None = None,
     ) -> EdgeSession:
-        transport = transport_to(_limited(edge, self._limit_bytes_s), self._state)
+        transport = way or transport_to(limited(edge, self._limit_bytes_s), self._state)
         return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes, agenda=agenda)
 
     def agree(
@@ -286,12 +294,6 @@ class EdgePool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _limited(edge: EdgeConfig, limit_bytes_s: int | None) -> EdgeConfig:
-    """An edge that is sent no more by rsync than all together may be sent."""
-    limits = [limit for limit in (edge.rate_limit_bytes_s, limit_bytes_s) if limit]
-    return replace(edge, rate_limit_bytes_s=min(limits, default=None))
 
 
 def _was_cut_off(delivery: Delivery) -> bool:

@@ -362,16 +362,23 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
     if wish.dry_run or not any(wish.edges_of(repository) for repository in repositories):
         yield None
         return
-    from mirrortools.pool import EdgePool
+    from mirrortools.transports import called, limited, transport_to
 
     config = origin.config
-    repos = [repository.repo for repository in repositories if repository.realm is Realm.PUBLIC]
-    rates = origin.state.rates()
-    shared = repos, config.delivery_limit_bytes_s, rates, _access(config)
-    noted = () if wish.looks else repositories
-    with EdgePool(config.edges, origin.root, *shared, believes=not wish.looks, repositories=noted) as pool:
-        yield pool
-        origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
+    public = [repository for repository in repositories if repository.realm is Realm.PUBLIC]
+    repos = [repository.repo for repository in public]
+    needed = sorted({name for repository in public for name in wish.edges_of(repository)})
+    limit, state = config.delivery_limit_bytes_s, origin.root / "state"
+    transports = [(name, transport_to(limited(config.edge(name), limit), state)) for name in needed]
+    with called(transports) as ways:
+        from mirrortools.pool import EdgePool  # which takes its time to load
+
+        rates = origin.state.rates()
+        shared = repos, limit, rates, _access(config)
+        believes, noted = not wish.looks, () if wish.looks else repositories
+        with EdgePool(config.edges, origin.root, *shared, believes=believes, repositories=noted, ways=ways) as pool:
+            yield pool
+            origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 
 
 def _access(config: Config) -> Callable[[str], Access] | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mirrortools.feeding import PipeLink
 from mirrortools.model import Blob
+
+if TYPE_CHECKING:
+    from mirrortools.feeding import PipeLink
 
 Progress = Callable[[int], None]
 """Told how many bytes of a batch have gone out so far."""

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Any
 
 from mirrortools.errors import EdgeUnreachable
-from mirrortools.feeding import PipeLink
 from mirrortools.transports.archive import receiver_command
 from mirrortools.transports.base import Batch, Pipe, Sent
 from mirrortools.transports.child import Child
@@ -74,6 +73,8 @@ class ProcessPipe:
     """The receiver once more, as a child that hands its standard input and output over to a relay."""
 
     def __init__(self, way: Way, archive: bytes, relay: str) -> None:
+        from mirrortools.feeding import PipeLink
+
         words = way.command(receiver_command(way.python, archive, str(way.root), [relay]), joined=True)
         self.child = Child(words, way.env, subprocess.PIPE)
         self.closed = False

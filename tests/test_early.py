@@ -1,0 +1,89 @@
+"""Edges that are called before anybody needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mirrortools.errors import EdgeUnreachable
+from mirrortools.transports import Batch, Pipe, Sent, called
+from mirrortools.transports.early import KEPT_S, Early
+
+
+@dataclass(eq=False)
+class Line:
+    """A session that remembers how it ended."""
+
+    ended: list[str] = field(default_factory=list)
+
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(request)
+
+    def send(self, batch: Batch) -> Sent:
+        raise NotImplementedError
+
+    def pipe(self, relay: str) -> Pipe:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.ended.append("close")
+
+    def abort(self) -> None:
+        self.ended.append("abort")
+
+
+@dataclass
+class Host:
+    """A way that counts who came; the first `failures` do not get through."""
+
+    failures: int = 0
+    lines: list[Line] = field(default_factory=list)
+
+    def open(self, receiver: bytes) -> Line:
+        assert receiver
+        if self.failures:
+            self.failures -= 1
+            raise EdgeUnreachable("nobody answers")
+        self.lines.append(Line())
+        return self.lines[-1]
+
+
+def test_who_needs_an_edge_finds_it_called_and_later_ones_call_anew() -> None:
+    """The session that was begun goes to the first who opens one, and is then no other's to end."""
+    host = Host()
+    with called([("near", host)]) as ways:
+        begun = list(host.lines)
+        first, second = ways["near"].open(b"receiver"), ways["near"].open(b"receiver")
+
+    assert begun == [first]
+    assert host.lines == [first, second]
+    assert host.lines[0].ended == host.lines[1].ended == []
+
+
+def test_what_nobody_needed_is_ended_at_once() -> None:
+    """Nothing waits for a host that does not answer."""
+    host = Host()
+    with called([("near", host)]):
+        pass
+
+    assert [line.ended for line in host.lines] == [["abort", "close"]]
+
+
+def test_what_failed_is_tried_when_it_is_needed() -> None:
+    """A host that could not be called at first is called once more, and tells then what is wrong."""
+    host = Host(failures=1)
+    early = Early(host)
+
+    assert early.open(b"receiver") is host.lines[0]
+
+
+def test_a_receiver_that_has_waited_for_long_is_not_relied_on() -> None:
+    """It may have ended by itself; another one is called."""
+    host, now_s = Host(), [0.0]
+    early = Early(host, lambda: now_s[0])
+    now_s[0] = KEPT_S + 1
+    session = early.open(b"receiver")
+
+    assert host.lines[0].ended == ["abort", "close"]
+    assert session is host.lines[1]
