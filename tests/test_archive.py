@@ -1,15 +1,24 @@
-"""The receiver as an archive: made by several threads at once."""
+"""The receiver as an archive: made by several threads at once, with the bytecode that lies here."""
 
 from __future__ import annotations
 
 import gc
+import os
+import py_compile
+import subprocess
 import sys
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
 
 import pytest
 
-from mirrortools.transports import receiver_archive
+from mirrortools import bounds
+from mirrortools.transports import installed_receiver, receiver_archive
+
+MODULE = "mirrortools/bounds.py"
 
 
 class Busy:
@@ -51,3 +60,49 @@ def test_edges_are_reached_side_by_side() -> None:
 
     assert len(made) == 16
     assert len(set(made)) == 1
+
+
+@pytest.fixture
+def compiled() -> Iterator[Path]:
+    """The bytecode of one module, as it lies beside its source."""
+    path = Path(py_compile.compile(bounds.__file__, doraise=True) or "")
+    installed_receiver.cache_clear()
+    yield path
+    py_compile.compile(bounds.__file__, doraise=True)
+    installed_receiver.cache_clear()
+
+
+def run_with(tmp_path: Path, change: Callable[[bytes], bytes]) -> str:
+    """Import a module from the archive, whose bytecode was changed so; says whether it came from bytecode."""
+    path = tmp_path / "receiver.zip"
+    with zipfile.ZipFile(BytesIO(installed_receiver())) as archive, zipfile.ZipFile(path, "w") as changed:
+        for name in archive.namelist():
+            changed.writestr(name, change(archive.read(name)) if name.endswith(".pyc") else archive.read(name))
+    words = f"import sys; sys.path.insert(0, {str(path)!r}); import mirrortools.bounds as b; print(b.__file__)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", words], capture_output=True, text=True, check=True)
+    return Path(done.stdout.strip()).name
+
+
+@pytest.mark.usefixtures("compiled")
+def test_bytecode_travels_and_is_used_by_a_python_of_the_same_kind(tmp_path: Path) -> None:
+    """To compile takes an edge longer than what it is asked."""
+    assert run_with(tmp_path, lambda bytecode: bytecode) == "bounds.pyc"
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_python_of_another_kind_compiles_the_source(tmp_path: Path) -> None:
+    """It passes over bytecode that begins with another number than its own."""
+    assert run_with(tmp_path, lambda bytecode: b"\0\0\r\n" + bytecode[4:]) == "bounds.py"
+
+
+def test_bytecode_of_another_source_stays_here(compiled: Path) -> None:
+    """What is older or newer than the source, or not there, does not travel; the source does."""
+    os.truncate(compiled, 10)
+    names = zipfile.ZipFile(BytesIO(installed_receiver())).namelist()
+    installed_receiver.cache_clear()
+    compiled.unlink()
+    without = zipfile.ZipFile(BytesIO(installed_receiver())).namelist()
+
+    assert MODULE in names
+    assert f"{MODULE}c" not in names
+    assert f"{MODULE}c" not in without
