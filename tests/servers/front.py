@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Event, Lock, Thread
-from types import TracebackType
-from typing import BinaryIO, Self
+from threading import Event, Lock
+from typing import BinaryIO
+
+from tests.servers.threads import InThreads
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,12 @@ class Fault:
         return outcome
 
 
-class Front(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class Front(InThreads, socketserver.UnixStreamServer):
     """An HTTP server on the unix socket `path` that applies the chosen faults.
 
     The file `flag` exists while there are faults; only then does nginx ask here.
     """
 
-    daemon_threads = False  # so that server_close waits for them
     request_queue_size = 256
 
     def __init__(self, path: Path, storage: Path, flag: Path) -> None:
@@ -95,7 +95,6 @@ class Front(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self._flag = flag
         self._faults: list[Fault] = []
         self._lock = Lock()
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, name="front")
 
     def choose(self, fault: Fault) -> None:
         """Add a fault; earlier ones win where both apply."""
@@ -121,20 +120,8 @@ class Front(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 first = first.and_also(other) if isinstance(other, Content) else first
         return first
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        self.shutdown()
-        self._thread.join()
+    def let_go(self) -> None:
         self.heal()
-        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

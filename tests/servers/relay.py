@@ -6,20 +6,19 @@ import socket
 import socketserver
 from contextlib import suppress
 from threading import Lock, Thread
-from types import TracebackType
-from typing import Self
+
+from tests.servers.threads import InThreads
 
 _CHUNK_BYTES = 256 * 1024
 
 
-class Relay(socketserver.ThreadingTCPServer):
+class Relay(InThreads, socketserver.TCPServer):
     """Passes connections to `port` on to `target` on loopback.
 
     `received_bytes` came from clients, `sent_bytes` went to them, since the last `forget`.
     """
 
     allow_reuse_address = True
-    daemon_threads = False  # so that server_close waits for them
     request_queue_size = 128
 
     def __init__(self, port: int, target: int) -> None:
@@ -30,7 +29,6 @@ class Relay(socketserver.ThreadingTCPServer):
         self._left: int | None = None
         self._open: set[socket.socket] = set()
         self._lock = Lock()
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, name="relay")
 
     def forget(self) -> None:
         """Begin to count anew."""
@@ -87,20 +85,8 @@ class Relay(socketserver.ThreadingTCPServer):
             self.received_bytes += allowed
             return allowed
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        self.shutdown()
-        self._thread.join()
+    def let_go(self) -> None:
         self.cut()
-        self.server_close()
 
 
 class _Handler(socketserver.BaseRequestHandler):

@@ -6,34 +6,17 @@ import socket
 import socketserver
 from contextlib import suppress
 from threading import Thread
-from types import TracebackType
-from typing import Self
+
+from tests.servers.threads import InThreads
 
 
-class Tunnel(socketserver.ThreadingTCPServer):
+class Tunnel(InThreads, socketserver.TCPServer):
     """A context manager; `heads` has the head of every request, its first line in front."""
-
-    daemon_threads = False  # so that server_close waits for them
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.port: int = self.socket.getsockname()[1]
         self.heads: list[list[str]] = []
-        self._thread = Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, name="tunnel")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
 
 class _Handler(socketserver.StreamRequestHandler):
