@@ -18,6 +18,11 @@ class SealedSession:
         self._signer = signer
         self._challenge = challenge
 
+    @property
+    def ended(self) -> bool:
+        """Whether the way there is known to be gone."""
+        return self._session.ended
+
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises StoreError, EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
         if needs_seal(request):

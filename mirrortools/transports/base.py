@@ -56,6 +56,10 @@ class Pipe(Protocol):
 class Session(Protocol):
     """A running receiver and the way to it. One thread at a time, except for `abort` and `pipe`."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether the way there is known to be gone."""
+
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
 

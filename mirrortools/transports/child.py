@@ -54,6 +54,11 @@ class Child:
         assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)
         return self._process.stdin.fileno()
 
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
     def write(self, data: bytes) -> None:
         """Write all of `data` to the program's standard input. Raises BrokenPipeError when it has ended."""
         assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)

@@ -11,8 +11,8 @@ from mirrortools.errors import MirrorError
 from mirrortools.transports.archive import receiver_archive
 from mirrortools.transports.base import Session, Transport
 
-# A receiver ends when nobody asks for long; one that has waited for so long is not relied on.
-KEPT_S: Final = 300
+# A connection that nobody has used for so long is not relied on: it may be cut off without either side knowing.
+KEPT_S: Final = 30
 
 
 class Early:
@@ -31,7 +31,7 @@ class Early:
 
     def open(self, receiver: bytes) -> Session:
         """The session that was begun, the first time. Raises EdgeUnreachable, EdgeRefused."""
-        if self._clock() - self._called_s > KEPT_S:
+        if self._clock() - self._called_s > KEPT_S or (self._session and self._session.ended):
             self.close()
         session, self._session = self._session, None
         return session or self._transport.open(receiver)

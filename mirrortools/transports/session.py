@@ -27,6 +27,11 @@ class ProcessSession:
         self._pipes: set[ProcessPipe] = set()
         self._conversation = Conversation(way, receiver)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the program that leads to the edge runs no more."""
+        return self._conversation.child.ended
+
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
         return self._conversation.ask(request)
