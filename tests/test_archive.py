@@ -106,3 +106,8 @@ def test_bytecode_of_another_source_stays_here(compiled: Path) -> None:
     assert MODULE in names
     assert f"{MODULE}c" not in names
     assert f"{MODULE}c" not in without
+
+
+def test_the_receiver_that_travels_stays_small() -> None:
+    """It goes out with each login, and twice where a relay is reached through ssh."""
+    assert len(receiver_archive()) < 128 << 10

@@ -21,13 +21,11 @@ from mirrortools.store import Store
 from mirrortools.transports import receiver_archive
 from mirrortools.transports.ssh import SshTransport
 from mirrortools.tree import Tree
-from tests.delivery import NOWHERE, local_edge, noise, publication, served_files, ssh_edge
+from tests.delivery import NOWHERE, TALK_BYTES, local_edge, noise, publication, served_files, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
-# A login with the receiver (twice, for what is piped to it), a conversation, and what ssh adds to bulk.
-TALK_BYTES = 200 << 10
 FILES = {
     "model.safetensors": noise(8 * MIB, 1),
     "b/weights.safetensors": noise(4 * MIB, 2),
