@@ -301,7 +301,7 @@ def test_status_needs_no_right_to_write(mirror: Mirror) -> None:
 
 def _segments(journal: Path) -> int:
     """How many segments a journal remembers."""
-    return len(journal.read_text().splitlines()) - 1
+    return max(0, len(journal.read_text().splitlines()) - 1)
 
 
 def test_a_run_that_was_killed_shows_as_broken_off_and_a_dry_run_does_not(mirror: Mirror, own: Path) -> None:
