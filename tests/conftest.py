@@ -10,10 +10,15 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import GitLfsUpstream, Sshd
 
 _numbers = count(1)
+
+# No time is asserted: a machine may be busy while an example runs.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 # What a shell starts in the background ignores SIGINT, and so would every program that tests send it to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
