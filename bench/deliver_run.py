@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import PROJECT, DidNotRun, WrongBytes, one_line
+from bench.content import MIB
 from bench.deliveries import Carrier, Sample, run, touch
 from bench.journeys import Journey, Target, journeys
 from bench.report import note, stamp_now
@@ -133,8 +134,9 @@ def _section(journey: Journey, found: Mapping[str, Any], samples: Mapping[str, S
     stamp = found["stamp"]
     ideal = f" Size/rate is {journey.ideal_s:.2f} s." if journey.ideal_s else ""
     lines = [f"## {journey.title}", "", f"`{stamp['command']}` on {stamp['date']}, {stamp['commit']}.{ideal}", ""]
+    sent = "× size" if _has_size(journey) else "MiB"
     lines += [
-        "| carrier | edges had all after, s | each run | those in trouble | process ended | origin sent, × size |"
+        f"| carrier | edges had all after, s | each run | those in trouble | process ended | origin sent, {sent} |"
     ]
     lines += ["|---|---:|---|---|---:|---:|"]
     for carrier in journey.carriers:
@@ -145,8 +147,13 @@ def _section(journey: Journey, found: Mapping[str, Any], samples: Mapping[str, S
     return [*lines, "", *note(journey.name)]
 
 
+def _has_size(journey: Journey) -> bool:
+    """Whether what is sent can be told as a share of what there is: not where hardly anything is."""
+    return journey.content.total_bytes >= MIB
+
+
 def _row(journey: Journey, name: str, runs: Sequence[Sample]) -> str:
-    size = journey.content.total_bytes
+    size = journey.content.total_bytes if _has_size(journey) else MIB
     in_trouble = [
         f"{trouble.edge} {sample.edges_s[trouble.edge]:.1f}"
         if trouble.edge in sample.edges_s
