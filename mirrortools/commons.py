@@ -37,13 +37,13 @@ class Commons:
         most_connections: int | None = None,
         *,
         in_spite: bool = False,
-        sleep: Callable[[float], None] = time.sleep,
+        wait: Callable[[threading.Event, float], bool] = threading.Event.wait,
     ) -> None:
         self.stopped = threading.Event()
         self._state = state
         self._most_connections = most_connections
         self._in_spite = in_spite
-        self._sleep = sleep
+        self._wait = wait
         self._lock = threading.Lock()
         self._places: Places | None = None
         self._standings: Standings | None = None
@@ -87,7 +87,11 @@ class Commons:
             if not self._in_spite:
                 raise refusal
             _log.info("mirrortool: %s; asked all the same, because it is called by name", refusal)
-        return patient(lambda: self._asked(place, question), self._sleep)
+        return self.patient(lambda: self._asked(place, question))
+
+    def patient(self, question: Callable[[], T]) -> T:
+        """Put a question, again after a pause when it fails for now, while the run goes on. Raises UpstreamError."""
+        return patient(question, lambda pause_s: self._wait(self.stopped, pause_s))
 
     @property
     def _has_standings(self) -> bool:

@@ -120,7 +120,9 @@ class Partial:
 
     def stop_hashing(self) -> None:
         """Let whoever hashes end soon: nobody will ask for the digest."""
-        self._ending = True
+        with self._hashed_more:
+            self._ending = True
+            self._hashed_more.notify_all()  # what is held may never be stored now
 
     def close(self) -> None:
         """Let go of the files; what is written whole stays for the next run. Closing twice is fine."""

@@ -34,7 +34,6 @@ from mirrortools.upstreams import (
     RemoteRefs,
     Upstream,
     open_upstream,
-    patient,
 )
 
 if TYPE_CHECKING:
@@ -457,7 +456,7 @@ def _foresee(repository: RepositoryConfig, call: Call) -> Outcome:
     place = call.origin.place(repository, call.wish.only)
     try:
         upstream = open_upstream(repository.source, place.repo, place.mirror, call.origin.clients)
-        news = _look(place, upstream, call.origin)
+        news = _look(place, upstream, call)
         if news.target is None:
             return Outcome(place.repo, publication=news.served)
         from mirrortools.pull import Pull
@@ -493,10 +492,11 @@ Ask = Callable[[Callable[[], RemoteRefs]], RemoteRefs]
 
 
 def _look(
-    place: Place, upstream: Upstream, origin: Origin, ask: Ask = patient, lacking: Callable[[], None] = lambda: None
+    place: Place, upstream: Upstream, call: Call, ask: Ask | None = None, lacking: Callable[[], None] = lambda: None
 ) -> News:
     """Ask the source for its refs, and when they tell news, for git's objects; `lacking` is called in between."""
-    remote = ask(upstream.refs)
+    origin, patient = call.origin, call.commons.patient
+    remote = (ask or patient)(upstream.refs)
     wanted = place.select(remote)
     served, notes = place.published(), tuple(place.notes(wanted, remote))
     missing = missing_revisions(place.repo, wanted.missing, remote.oids) if wanted.missing else None
@@ -509,14 +509,14 @@ def _look(
     return News(served, target, notes, missing)
 
 
-def _look_and_mend(place: Place, upstream: Upstream, origin: Origin, ask: Ask, lacking: Callable[[], None]) -> News:
+def _look_and_mend(place: Place, upstream: Upstream, call: Call, ask: Ask, lacking: Callable[[], None]) -> News:
     """Look; when records in the tree are damaged, put them away and look again: a plain sync must get over it."""
     try:
-        return _look(place, upstream, origin, ask, lacking)
+        return _look(place, upstream, call, ask, lacking)
     except StoreError:
-        if not origin.tree.mend(place.repo):
+        if not call.origin.tree.mend(place.repo):
             raise
-    return _look(place, upstream, origin, ask, lacking)
+    return _look(place, upstream, call, ask, lacking)
 
 
 def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahead | None) -> Outcome | None:
@@ -528,7 +528,7 @@ def _bring_in(repository: RepositoryConfig, enter: Enter, call: Call, ahead: Ahe
     place.mirror.clear_up()
     upstream = open_upstream(repository.source, place.repo, place.mirror, origin.clients)
     ask = partial(call.commons.ask, repository.source.url)
-    news = _look_and_mend(place, upstream, origin, ask, live.lacking)
+    news = _look_and_mend(place, upstream, call, ask, live.lacking)
     if news.target is None:
         live.nothing_lacks()
         return Outcome(place.repo, publication=news.served, notes=news.notes, error=news.missing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -70,7 +71,18 @@ class Mirror:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `mirrortool`; the caller ends it."""
-        return subprocess.Popen(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environ = {**os.environ, "PYTHONFAULTHANDLER": "1"}  # so that `said` can tell where it hangs
+        pipe = subprocess.PIPE
+        return subprocess.Popen(self.command(*arguments), stdout=pipe, stderr=pipe, text=True, env=environ)
+
+    @staticmethod
+    def said(running: subprocess.Popen[str], timeout_s: float) -> str:
+        """What `mirrortool` said on stderr, once it has ended. Raises AssertionError with its stacks when it hangs."""
+        try:
+            return running.communicate(timeout=timeout_s)[1]
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGABRT)
+            raise AssertionError(f"it hangs: {running.communicate()[1]}") from None
 
     def sync(self, *arguments: str) -> dict[str, Any]:
         """Sync everything, successfully; the outcome of the only repository."""

@@ -24,7 +24,7 @@ def run(root: Path, *, in_spite: bool = False) -> Iterator[Commons]:
     """A run that asks sources; it waits for nobody."""
     state = State(root)
     try:
-        yield Commons(state, in_spite=in_spite, sleep=lambda _seconds: None)
+        yield Commons(state, in_spite=in_spite, wait=lambda _stopped, _seconds: False)
     finally:
         state.close()
 
@@ -165,3 +165,21 @@ def test_a_run_without_trouble_loads_neither_places_nor_standings(tmp_path: Path
         commons.ask(PLACE, lambda: "refs")
 
         assert (commons._places, commons._standings) == (None, None)
+
+
+def test_a_run_that_is_broken_off_asks_nobody_again(tmp_path: Path) -> None:
+    """Ctrl-C does not wait until a source that does not answer was asked four times."""
+    asked = []
+    state = State(tmp_path)
+    commons = Commons(state)
+
+    def question() -> str:
+        asked.append(PLACE)
+        commons.stopped.set()
+        raise DOWN
+
+    with pytest.raises(SourceUnavailable, match="refused"):
+        commons.ask(PLACE, question)
+    state.close()
+
+    assert asked == [PLACE]

@@ -207,6 +207,22 @@ def test_hashing_ends_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(b"").hexdigest()
 
 
+def test_who_waits_for_the_disk_is_told_that_nobody_wants_the_digest(tmp_path: Path) -> None:
+    """A run that is broken off cancels what was to be stored later: whoever waits for that would wait for ever."""
+    growing = Partial(tmp_path, BLOB, SEGMENT, Ring(size_bytes=SEGMENT))
+    held(growing, 0)
+    growing.advance()
+    waiting = threading.Thread(target=growing.digest, daemon=True)
+    waiting.start()
+    later = threading.Timer(0.05, growing.stop_hashing)
+    later.start()
+    later.join()
+    waiting.join(timeout=20)
+    growing.close()
+
+    assert not waiting.is_alive()
+
+
 @given(st.permutations(range(10)), st.integers(0, 10))
 @trials(50)
 def test_segments_in_any_order_with_a_break_anywhere(

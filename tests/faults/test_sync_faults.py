@@ -267,7 +267,7 @@ def test_a_signal_in_mid_file_ends_a_sync_at_once_and_keeps_its_segments(
                 lambda: any(_segments(journal) for journal in (mirror.root / "state").glob("partial/*.journal"))
             )
             running.send_signal(number)
-            _, said = running.communicate(timeout=20)
+            said = mirror.said(running, timeout_s=20)
         finally:
             running.kill()
     upstream.heal()
