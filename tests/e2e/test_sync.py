@@ -711,11 +711,12 @@ def test_a_run_over_many_repositories_ends_when_it_is_told_to(
         upstream.commit(name, {"model.safetensors": content})
         mirror.add(name)
     upstream.limit_rate(3 << 20)
+    mirror.settings["max_parallel"] = 3  # so that they are not all here before this process has looked
     running = mirror.start("sync", "--all")
     partial = mirror.root / "state" / "partial"
     _wait_until(lambda: any(len(file.read_text().splitlines()) > 1 for file in partial.glob("*.journal")))
     running.send_signal(number)
-    _, said = running.communicate(timeout=20)
+    said = mirror.said(running, timeout_s=20)
     upstream.heal()
     assert mirror.run("status", "--json").json["sources"] == []  # to be stopped is no failure of the source
 
