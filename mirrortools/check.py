@@ -19,7 +19,7 @@ from mirrortools.deliver import EdgeSession
 from mirrortools.errand import understood
 from mirrortools.errors import IntegrityError, MirrorError, StoreError
 from mirrortools.model import Blob, Publication, Realm, RepoId
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.resolve import Place
 from mirrortools.tree import Tree
 from mirrortools.upstreams import GitMirror
@@ -105,7 +105,7 @@ def audit(
 @contextmanager
 def sessions(config: Config, edges: Sequence[str]) -> Iterator[list[Reach]]:
     """A way to each of `edges`, as long as the block lasts."""
-    with EdgePool({name: config.edge(name) for name in edges}, config.root) as pool:
+    with EdgePool(Scope({name: config.edge(name) for name in edges}, config.root)) as pool:
         yield [Reach(name, pool) for name in edges]
 
 

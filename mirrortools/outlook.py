@@ -10,8 +10,8 @@ from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import MirrorError, StoreError
 from mirrortools.foresight import Foresight
 from mirrortools.lending import Candidate
-from mirrortools.model import Publication, Realm
-from mirrortools.pool import EdgePool
+from mirrortools.model import Publication
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.resolve import Place
 from mirrortools.route import routes
 from mirrortools.share import share_of
@@ -24,9 +24,7 @@ def foresee(
 ) -> Iterator[Foresight]:
     """Tell it for each repository and each of its edges, or `only` these; one that fails holds no other."""
     allowed = set(config.edges if only is None else only)
-    with EdgePool(
-        config.edges, config.root, [known.repo for known in repositories if known.realm is Realm.PUBLIC]
-    ) as pool:
+    with EdgePool(Scope.of(repositories, config)) as pool:
         for repository in repositories:
             edges = [name for name in repository.edges if name in allowed]
             try:

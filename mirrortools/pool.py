@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from mirrortools.agreement import Agreed, Meeting
-from mirrortools.config import EdgeConfig, RepositoryConfig
+from mirrortools.config import Config, EdgeConfig, RepositoryConfig
 from mirrortools.deliver import EdgeSession
 from mirrortools.errand import Delivery, Meter, Progress, no_progress
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, MirrorError
@@ -38,42 +38,72 @@ if TYPE_CHECKING:
 _log = logging.getLogger("mirrortools.sync")
 
 
-class EdgePool:
-    """The edges of one run. Use it as a context manager; `repos` are the public ones that the run will deliver.
+class Scope(NamedTuple):
+    """What deliveries of a run are about: `edges`, by their names, and what lies below `root` for them.
 
-    What is private goes by conversations of its own, which tell of nothing but the repository that is delivered, and to
-    edges that may have it; `access` says who may read there.
-
-    Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
-    what edges took, in bytes a second: at first those of earlier runs. `believes` is whether edges may answer by their
-    notes; of `repositories` this host goes by its own, too. `ways` lead to edges that were called already, by their
-    names.
+    `repos` are the public repositories that will be delivered. Edges that this host `believes` may answer by their
+    notes, and of the repositories that are `noted` it goes by its own, too. `access` tells who may read on an edge what
+    is private.
     """
 
-    def __init__(
-        self,
-        edges: Mapping[str, EdgeConfig],
-        root: Path,
-        repos: Iterable[RepoId] = (),
-        limit_bytes_s: int | None = None,
-        rates: Mapping[str, float] | None = None,
+    edges: Mapping[str, EdgeConfig]
+    root: Path
+    repos: Sequence[RepoId] = ()
+    noted: Sequence[RepositoryConfig] = ()
+    believes: bool = False
+    access: Callable[[str], Access] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        repositories: Sequence[RepositoryConfig],
+        config: Config,
         access: Callable[[str], Access] | None = None,
         *,
         believes: bool = False,
-        repositories: Sequence[RepositoryConfig] = (),
-        ways: Mapping[str, Transport] | None = None,
-    ) -> None:
-        self._total = Throttle(limit_bytes_s)
-        self.rates = dict(rates or {})
-        self._state, self._limit_bytes_s, self._believes = root / "state", limit_bytes_s, believes
-        self._here = {Realm.PUBLIC: Here.of(root), Realm.PRIVATE: Here.of(root, Realm.PRIVATE, access)}
+    ) -> Scope:
+        """All edges that are configured, for these repositories."""
+        repos = [known.repo for known in repositories if known.realm is Realm.PUBLIC]
+        return cls(config.edges, config.root, repos, repositories if believes else (), believes, access)
+
+
+class Ways(NamedTuple):
+    """How bytes get to edges: `limit_bytes_s` to all together; `rates` are what edges took, in bytes a second, in
+    earlier runs; `called` are ways to edges that were called already, by their names.
+    """
+
+    limit_bytes_s: int | None = None
+    rates: Mapping[str, float] = MappingProxyType({})
+    called: Mapping[str, Transport] = MappingProxyType({})
+
+
+_NEW_WAYS: Final = Ways()
+
+
+class EdgePool:
+    """The edges of one run. Use it as a context manager.
+
+    What is private goes by conversations of its own, which tell of nothing but the repository that is delivered, and to
+    edges that may have it.
+
+    Several threads may deliver different repositories at once; each edge takes them one after the other. `rates` are
+    what edges took, in bytes a second: at first those of earlier runs.
+    """
+
+    def __init__(self, scope: Scope, ways: Ways = _NEW_WAYS) -> None:
+        self._scope, self._ways = scope, ways
+        self._total = Throttle(ways.limit_bytes_s)
+        self.rates = dict(ways.rates)
+        self._here = {
+            Realm.PUBLIC: Here.of(scope.root),
+            Realm.PRIVATE: Here.of(scope.root, Realm.PRIVATE, scope.access),
+        }
         now_s = time.time()
-        self._said = {realm: Said(root, here, repositories, now_s) for realm, here in self._here.items()}
-        self._edges, self._ways, public = edges, ways or {}, tuple(repos)
-        self._sessions = {(name, Realm.PUBLIC): self._session_of_run(edge, public) for name, edge in edges.items()}
-        for name, edge in edges.items():
+        self._said = {realm: Said(scope.root, here, scope.noted, now_s) for realm, here in self._here.items()}
+        self._sessions = {(name, Realm.PUBLIC): self._session_of_run(edge) for name, edge in scope.edges.items()}
+        for name, edge in scope.edges.items():
             if edge.private:
-                self._sessions[name, Realm.PRIVATE] = self._session_of_run(edge, (), Realm.PRIVATE)
+                self._sessions[name, Realm.PRIVATE] = self._session_of_run(edge, Realm.PRIVATE)
         self._further: set[EdgeSession] = set()
 
     def session(self, edge: str, realm: Realm = Realm.PUBLIC) -> EdgeSession:
@@ -94,11 +124,11 @@ class EdgePool:
         self._further.discard(session)
         session.close()
 
-    def _session_of_run(self, edge: EdgeConfig, repos: Iterable[RepoId], realm: Realm = Realm.PUBLIC) -> EdgeSession:
-        said = self._said[realm]
+    def _session_of_run(self, edge: EdgeConfig, realm: Realm = Realm.PUBLIC) -> EdgeSession:
+        said, is_public = self._said[realm], realm is Realm.PUBLIC
         agenda = partial(said.agenda, edge) if said.is_about_any else None
-        way = self._ways.get(edge.name) if realm is Realm.PUBLIC else None
-        return self._session_with(edge, repos, realm, agenda, way)
+        way = self._ways.called.get(edge.name) if is_public else None
+        return self._session_with(edge, self._scope.repos if is_public else (), realm, agenda, way)
 
     def _session_with(
         self,
@@ -108,8 +138,8 @@ class EdgePool:
         agenda: Callable[[], Agenda] | None = None,
         way: Transport | None = None,
     ) -> EdgeSession:
-        transport = way or transport_to(limited(edge, self._limit_bytes_s), self._state)
-        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._believes, agenda=agenda)
+        transport = way or transport_to(limited(edge, self._ways.limit_bytes_s), self._scope.root / "state")
+        return EdgeSession(edge, transport, self._here[realm], repos, believes=self._scope.believes, agenda=agenda)
 
     def agree(
         self,
@@ -118,7 +148,7 @@ class EdgePool:
         published: Callable[[RepositoryConfig], Publication | None],
     ) -> Iterator[Agreed]:
         """Those of the run's repositories that edges show as they are, by the notes of both sides; none by a look."""
-        return Meeting(self._said, self._sessions, self._edges, edges_of, published).agree(repositories)
+        return Meeting(self._said, self._sessions, self._scope.edges, edges_of, published).agree(repositories)
 
     def fan_out(self, inflow: Inflow) -> FanOut:
         """Where edges meet that are brought what comes in here."""

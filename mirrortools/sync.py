@@ -365,17 +365,15 @@ def _pool(origin: Origin, repositories: Sequence[RepositoryConfig], wish: Wish) 
 
     config = origin.config
     public = [repository for repository in repositories if repository.realm is Realm.PUBLIC]
-    repos = [repository.repo for repository in public]
     needed = sorted({name for repository in public for name in wish.edges_of(repository)})
     limit, state = config.delivery_limit_bytes_s, origin.root / "state"
     transports = [(name, transport_to(limited(config.edge(name), limit), state)) for name in needed]
-    with called(transports) as ways:
-        from mirrortools.pool import EdgePool  # which takes its time to load
+    with called(transports) as early:
+        from mirrortools.pool import EdgePool, Scope, Ways  # which takes its time to load
 
         rates = origin.state.rates()
-        shared = repos, limit, rates, _access(config)
-        believes, noted = not wish.looks, () if wish.looks else repositories
-        with EdgePool(config.edges, origin.root, *shared, believes=believes, repositories=noted, ways=ways) as pool:
+        scope = Scope.of(repositories, config, _access(config), believes=not wish.looks)
+        with EdgePool(scope, Ways(limit, rates, early)) as pool:
             yield pool
             origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 

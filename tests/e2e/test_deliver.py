@@ -14,7 +14,7 @@ import pytest
 
 from mirrortools.errors import EdgeUnreachable
 from mirrortools.model import Publication, RepoId
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.shown import digest_of
 from mirrortools.signing import Signer
 from mirrortools.store import Store
@@ -58,7 +58,7 @@ def test_new_edges_are_filled_from_nothing(sshd: Sshd, origin: Path, shown: Publ
     bj1 = ssh_edge(sshd, tmp_path / "bj1", relay_host=NOWHERE)
     edges = {"bj1": bj1, "disk1": local_edge(tmp_path / "disk1")}
     sshd.forget()
-    with EdgePool(edges, origin, [shown.repo]) as pool:
+    with EdgePool(Scope(edges, origin, [shown.repo])) as pool:
         deliveries = pool.deliver(shown, list(edges))
     planned = sum(blob.size for blob in shown.blobs)
 
@@ -79,7 +79,7 @@ def test_bytes_go_to_a_port_of_the_edge_and_to_many_once(
     """Where the relays can be reached nothing but words go through ssh, and the origin sends each byte to one edge."""
     edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2", "bj3")}
     sshd.forget()
-    with EdgePool(edges, origin, [shown.repo]) as pool:
+    with EdgePool(Scope(edges, origin, [shown.repo])) as pool:
         deliveries = pool.deliver(shown, list(edges))
     planned = sum(blob.size for blob in shown.blobs)
 
@@ -95,11 +95,11 @@ def test_a_changed_revision_sends_only_the_new_blob(
     """The blobs that the edge has from the revision before do not travel."""
     edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1")}
     changed = {**FILES, "b/weights.safetensors": noise(2 * MIB, 3)}
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         pool.deliver(shown, ["bj1"])
     newer = publication(origin, changed)
     sshd.forget()
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         [delivery] = pool.deliver(newer, ["bj1"])
 
     assert (delivery.changed, delivery.error, delivery.blobs) == (True, None, 2)
@@ -118,7 +118,7 @@ def test_of_a_changed_blob_only_what_changed_is_sent(sshd: Sshd, origin: Path, t
         shown = publication(origin, {"model.safetensors": content, "config.json": b"{}"})
         Tree(origin).publish(shown)
         sshd.forget()
-        with EdgePool(edges, origin) as pool:
+        with EdgePool(Scope(edges, origin)) as pool:
             deliveries = pool.deliver(shown, list(edges))
 
     assert [delivery.error for delivery in deliveries] == [None, None]
@@ -134,7 +134,7 @@ def test_an_edge_that_lost_the_older_blob_gets_the_whole(
     """What it has is asked for before it is built upon; a rotten older blob is found by the hash of the new one."""
     edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2")}
     Tree(origin).publish(shown)
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         pool.deliver(shown, list(edges))
     model = max(shown.blobs, key=lambda blob: blob.size)
     rotten = Store(tmp_path / "bj2").path(model)
@@ -143,7 +143,7 @@ def test_an_edge_that_lost_the_older_blob_gets_the_whole(
     changed = {**FILES, "model.safetensors": FILES["model.safetensors"][:-1000] + noise(1000, 9)}
     newer = publication(origin, changed)
     Tree(origin).publish(newer)
-    with EdgePool(edges, origin, [shown.repo]) as pool:
+    with EdgePool(Scope(edges, origin, [shown.repo])) as pool:
         pool.session("bj1").held(shown.repo)
         Store(tmp_path / "bj1").path(model).unlink()
         deliveries = pool.deliver(newer, list(edges))
@@ -159,11 +159,11 @@ def test_no_change_moves_nothing_for_any_number_of_repositories(sshd: Sshd, orig
     edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1")}
     all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(10)]
     repos = [shown.repo for shown in all_shown]
-    with EdgePool(edges, origin, repos) as pool:
+    with EdgePool(Scope(edges, origin, repos)) as pool:
         first = [pool.deliver(shown, ["bj1"])[0] for shown in all_shown]
     before = {path: path.lstat().st_mtime_ns for path in (tmp_path / "bj1" / "public").rglob("*")}
     sshd.forget()
-    with EdgePool(edges, origin, repos) as pool:
+    with EdgePool(Scope(edges, origin, repos)) as pool:
         second = [pool.deliver(shown, ["bj1"])[0] for shown in all_shown]
 
     assert [(d.changed, d.error) for d in first] == [(True, None)] * 10
@@ -178,13 +178,13 @@ def test_edges_that_noted_what_they_show_cost_a_round_trip_each(origin: Path, tm
     edges = {name: local_edge(tmp_path / name, name) for name in ("disk1", "disk2")}
     all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(4)]
     repos = [shown.repo for shown in all_shown]
-    with EdgePool(edges, origin, repos, believes=True) as pool:
+    with EdgePool(Scope(edges, origin, repos, believes=True)) as pool:
         first = [pool.deliver(shown, list(edges)) for shown in all_shown]
     shutil.rmtree(tmp_path / "disk2" / "state" / "shown")
     Store(tmp_path / "disk2").path(max(all_shown[2].blobs)).unlink()
     all_shown[3] = publication(origin, {"a.txt": b"newer"}, repos[3])
     said = digest_of(Signer(origin).signed(all_shown[0]).text)
-    with EdgePool(edges, origin, repos, believes=True) as pool:
+    with EdgePool(Scope(edges, origin, repos, believes=True)) as pool:
         second = [pool.deliver(shown, list(edges)) for shown in all_shown]
         opened = [pool.session(name).is_shown(repos[0], lambda _: said) for name in edges]
 
@@ -203,7 +203,7 @@ def test_a_dead_edge_does_not_hold_the_others(sshd: Sshd, origin: Path, shown: P
     """The living edge is complete; the error names the dead one, what ssh said and what to try."""
     dead = f"ssh://mirror@127.0.0.1:{free_port()}{tmp_path}/bj2"
     edges = {"bj2": ssh_edge(sshd, tmp_path, "bj2", url=dead), "bj1": ssh_edge(sshd, tmp_path / "bj1")}
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         failed, done = pool.deliver(shown, ["bj2", "bj1"])
         [again] = pool.deliver(shown, ["bj2"])
 
@@ -225,7 +225,7 @@ def test_an_edge_that_accepts_and_says_nothing_is_given_up(
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"ssh://mirror@127.0.0.1:{silent.getsockname()[1]}{tmp_path}/bj1"
-        with EdgePool({"bj1": ssh_edge(sshd, tmp_path, url=url)}, origin) as pool:
+        with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path, url=url)}, origin)) as pool:
             [delivery] = pool.deliver(shown, ["bj1"])
 
     assert isinstance(delivery.error, EdgeUnreachable)
@@ -236,7 +236,7 @@ def test_an_unknown_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publica
     """Nothing is trusted on first sight; the message says which file wants the key."""
     known = tmp_path / "known hosts"
     known.write_text("")
-    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin) as pool:
+    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
 
     assert isinstance(delivery.error, EdgeUnreachable)
@@ -249,7 +249,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publicat
     known = tmp_path / "known_hosts"
     other_key = (sshd.folder / "user_key.pub").read_text()
     known.write_text(f"[127.0.0.1]:{sshd.port} {other_key}")
-    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin) as pool:
+    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
 
     assert isinstance(delivery.error, EdgeUnreachable)
@@ -259,7 +259,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publicat
 def test_a_key_that_is_not_accepted_is_explained(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """The message says where the public key belongs; no password is asked for."""
     edge = ssh_edge(sshd, tmp_path / "bj1", identity_file=sshd.folder / "host_key")
-    with EdgePool({"bj1": edge}, origin) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
 
     assert isinstance(delivery.error, EdgeUnreachable)
@@ -272,10 +272,10 @@ def test_a_key_that_others_can_read_is_named(sshd: Sshd, origin: Path, shown: Pu
     key.write_bytes(sshd.identity_file.read_bytes())
     key.chmod(0o644)
     edges = {"bj1": ssh_edge(sshd, tmp_path / "bj1", identity_file=key)}
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         [refused] = pool.deliver(shown, ["bj1"])
     key.chmod(0o600)
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         [done] = pool.deliver(shown, ["bj1"])
 
     assert isinstance(refused.error, EdgeUnreachable)
@@ -308,7 +308,7 @@ def test_the_environment_does_not_change_what_ssh_and_rsync_do(
         "PYTHONPATH": "/nowhere",
     }.items():
         monkeypatch.setenv(name, value)
-    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool:
+    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
 
     assert delivery.error is None
@@ -319,7 +319,7 @@ def test_repositories_may_be_delivered_from_several_threads(sshd: Sshd, origin: 
     """An edge takes them one after the other over its one connection."""
     all_shown = [publication(origin, {"a.txt": b"%d" % n}, RepoId.parse(f"acme/model{n}")) for n in range(6)]
     sshd.forget()
-    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool, ThreadPoolExecutor(3) as threads:
+    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin)) as pool, ThreadPoolExecutor(3) as threads:
         deliveries = list(threads.map(lambda shown: pool.deliver(shown, ["bj1"])[0], all_shown))
 
     assert [d.error for d in deliveries] == [None] * 6
@@ -330,7 +330,7 @@ def test_repositories_may_be_delivered_from_several_threads(sshd: Sshd, origin: 
 def test_blobs_are_read_only_and_folders_can_be_read_by_all(origin: Path, shown: Publication, tmp_path: Path) -> None:
     """Nginx runs as another user than the one that delivers."""
     root = tmp_path / "disk1"
-    with EdgePool({"disk1": local_edge(root)}, origin) as pool:
+    with EdgePool(Scope({"disk1": local_edge(root)}, origin)) as pool:
         pool.deliver(shown, ["disk1"])
 
     assert {(root / "public" / blob.path).stat().st_mode & 0o777 for blob in shown.blobs} == {0o444}
@@ -340,7 +340,7 @@ def test_blobs_are_read_only_and_folders_can_be_read_by_all(origin: Path, shown:
 def test_a_closed_pool_leaves_nothing_running(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """No process stays on the edge, and no socket on the origin."""
     sshd.kill_sessions()
-    with EdgePool({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin) as pool:
+    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin)) as pool:
         pool.deliver(shown, ["bj1"])
 
     assert list((origin / "state" / "ssh").iterdir()) == []
@@ -357,7 +357,7 @@ def test_on_a_slow_way_what_shrinks_is_compressed(
     shown = publication(origin, files)
     edge = ssh_edge(sshd, tmp_path / "bj1", rate_limit_bytes_s=limit)
     sshd.forget()
-    with EdgePool({"bj1": edge}, origin) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
 
     assert delivery.error is None

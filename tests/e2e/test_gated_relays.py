@@ -17,7 +17,7 @@ from mirrortools.config import EdgeConfig
 from mirrortools.errand import Delivery
 from mirrortools.errors import NoSpace
 from mirrortools.model import Publication, RepoId
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.transports import installed_receiver
 from mirrortools.tree import Tree
 from tests.delivery import noise, publication, served_files, ssh_edge
@@ -54,7 +54,7 @@ def published(origin: Path, name: str, files: dict[str, bytes]) -> Publication:
 
 
 def deliver(edges: dict[str, EdgeConfig], origin: Path, shown: Publication) -> list[Delivery]:
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         return pool.deliver(shown, [*edges])
 
 

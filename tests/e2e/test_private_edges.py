@@ -16,7 +16,7 @@ from mirrortools.config import EdgeConfig
 from mirrortools.errors import EdgeError, EdgeRefused, MirrorError
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, Realm
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.readers import Access, Bearer, Readership
 from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text
@@ -160,7 +160,7 @@ def shown(origin: Path, edge: EdgeConfig) -> Publication:
         target.parent.mkdir(parents=True, exist_ok=True)
         Store(origin).path(blob).replace(target)
     Tree(origin, Realm.PRIVATE).publish(shown)
-    with EdgePool({"bj1": edge}, origin, access=lambda _: Access({"a" * 64: Bearer("alice")}, {})) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin, access=lambda _: Access({"a" * 64: Bearer("alice")}, {}))) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
     assert delivery.error is None
     assert delivery.changed

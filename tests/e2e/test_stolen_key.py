@@ -22,7 +22,7 @@ from mirrortools.errors import EdgeError, EdgeRefused, MirrorError, NoSpace
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.model import Blob, Publication, quote_ref
 from mirrortools.passport import new_passport
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer
@@ -71,7 +71,7 @@ def shown(origin: Path, edge: EdgeConfig) -> Publication:
     """What the edge shows before the key is stolen."""
     shown = publication(origin, FILES)
     Tree(origin).publish(shown)
-    with EdgePool({"bj1": edge}, origin) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj1"])
     assert delivery.error is None
     assert served_files(edge.root, shown) == FILES
@@ -169,7 +169,7 @@ def test_deliveries_go_on_as_with_a_receiver_that_is_sent(
     (edge.root / INCOMING).mkdir()
     (edge.root / INCOMING / whole.name).write_bytes(whole.read_bytes()[:MIB])
     installed_sshd.forget()
-    with EdgePool({"bj1": edge}, origin) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
         [delivery] = pool.deliver(newer, ["bj1"])
 
     assert delivery.error is None
@@ -385,7 +385,7 @@ def test_nothing_is_published_moved_back_or_removed_without_the_origins_signatur
     older = Signer(origin).signed(shown)
     newer = publication(origin, {**FILES, "config.json": b'{"newer": true}'})
     Tree(origin).publish(newer)
-    with EdgePool({"bj1": edge}, origin) as pool:
+    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
         [delivery] = pool.deliver(newer, ["bj1"])
     assert delivery.changed
     before = everything(edge.root / "public")
@@ -570,7 +570,7 @@ def test_a_gate_takes_what_comes_compressed(
     files = {**FILES, "data.safetensors": b"".join(b'{"id": %d, "text": "a line"}\n' % n for n in range(100_000))}
     newer = publication(origin, files)
     installed_sshd.forget()
-    with EdgePool({"bj1": replace(edge, rate_limit_bytes_s=8 * MIB)}, origin, [shown.repo]) as pool:
+    with EdgePool(Scope({"bj1": replace(edge, rate_limit_bytes_s=8 * MIB)}, origin, [shown.repo])) as pool:
         [delivery] = pool.deliver(newer, ["bj1"])
 
     assert delivery.error is None

@@ -19,7 +19,7 @@ from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.model import Blob, Publication, Realm, RepoId, quote_ref
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.shown import Shown, digest_of
 from mirrortools.signing import Signer
 from mirrortools.store import Store
@@ -49,7 +49,7 @@ def origin(tmp_path: Path) -> Path:
 
 def run(edge: EdgeConfig, origin: Path, shown: Publication, progress: errand.Progress = errand.no_progress) -> Delivery:
     """One run with one edge and one repository."""
-    with EdgePool({edge.name: edge}, origin) as pool:
+    with EdgePool(Scope({edge.name: edge}, origin)) as pool:
         [delivery] = pool.deliver(shown, [edge.name], progress)
     return delivery
 
@@ -276,7 +276,7 @@ ORIGIN_PROGRAM = """
 import sys
 from pathlib import Path
 from mirrortools.config import EdgeConfig
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.model import RepoId
 from mirrortools.tree import Tree
 
@@ -288,7 +288,7 @@ def progress(edge, repo, sent, planned):
     if sent > 2 << 20:
         print("under way", flush=True)
 
-with EdgePool({"bj1": edge}, Path(root)) as pool:
+with EdgePool(Scope({"bj1": edge}, Path(root))) as pool:
     pool.deliver(shown, ["bj1"], progress)
 """
 
@@ -346,7 +346,7 @@ def test_a_repository_that_another_origin_delivers_is_locked(sshd: Sshd, origin:
     errors: list[MirrorError | None] = []
 
     def meanwhile() -> None:
-        with EdgePool({"bj1": ssh_edge(sshd, root)}, origin) as second:
+        with EdgePool(Scope({"bj1": ssh_edge(sshd, root)}, origin)) as second:
             errors.extend(second.deliver(each, ["bj1"])[0].error for each in (shown, other))
 
     slow = ssh_edge(sshd, root, rate_limit_bytes_s=8 * MIB)

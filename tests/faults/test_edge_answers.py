@@ -22,7 +22,7 @@ from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.intake import ABANDONED_S
 from mirrortools.locks import RepositoryLock
 from mirrortools.model import Publication, RepoId, quote_ref
-from mirrortools.pool import EdgePool
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.transports import installed_receiver
 from tests.delivery import noise, publication, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd
@@ -47,7 +47,7 @@ def origin(tmp_path: Path) -> Path:
 
 def run(edge: EdgeConfig, origin: Path, shown: Publication) -> Delivery:
     """One run with one edge and one repository."""
-    with EdgePool({edge.name: edge}, origin) as pool:
+    with EdgePool(Scope({edge.name: edge}, origin)) as pool:
         [delivery] = pool.deliver(shown, [edge.name])
     return delivery
 
@@ -70,7 +70,7 @@ def test_of_two_deliveries_of_a_repository_one_is_told_who_is_at_work(sshd: Sshd
         if sent_bytes and not met:
             met.extend(run(ssh_edge(sshd, root), origin, wanted) for wanted in (shown, other))
 
-    with EdgePool({slow.name: slow}, origin) as pool:
+    with EdgePool(Scope({slow.name: slow}, origin)) as pool:
         [first] = pool.deliver(shown, [slow.name], meet)
     again = run(ssh_edge(sshd, root), origin, shown)
 
