@@ -11,7 +11,7 @@ from mirrortools.config import Config, load
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, MirrorError, NoSpace, RateLimited, SourceMissing, SourceUnavailable
 from mirrortools.model import RepoId
-from mirrortools.sync import Outcome
+from mirrortools.outcomes import Outcome
 
 NOON = 1_700_049_600.0
 DOWN = SourceUnavailable("h.example: Connection refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mirrortools.cli.lines import FEW, SAY_S, Lines
 from mirrortools.errors import SourceMissing
 from mirrortools.model import RepoId
-from mirrortools.sync import Outcome
+from mirrortools.outcomes import Outcome
 
 REPO = RepoId.parse("org/a")
 

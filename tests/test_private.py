@@ -12,8 +12,8 @@ import pytest
 from mirrortools.config import load
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.model import Publication, Realm
+from mirrortools.run import Wish
 from mirrortools.store import Store
-from mirrortools.sync import Wish
 from mirrortools.tree import Tree
 from tests.delivery import noise, publication
 from tests.mirror import Mirror

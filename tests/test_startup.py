@@ -11,9 +11,24 @@ import pytest
 
 PROJECT = Path(__file__).parent.parent
 # What brings bytes in, publishes them and takes them to edges, and what the standard library has for other cases.
-FOR_NEWS = ("mirrortools.pull", "mirrortools.fetch", "mirrortools.publish", "mirrortools.bulk", "mirrortools.partial")
+FOR_NEWS = (
+    "mirrortools.update",
+    "mirrortools.pull",
+    "mirrortools.fetch",
+    "mirrortools.publish",
+    "mirrortools.bulk",
+    "mirrortools.partial",
+    "mirrortools.progress",
+    "mirrortools.cli.speed",
+)
 FOR_WRITING = ("mirrortools.revision", "mirrortools.pages", "mirrortools.metalink", "mirrortools.client", "markdown_it")
-FOR_EDGES = ("mirrortools.pool", "mirrortools.deliver", "mirrortools.transports", "mirrortools.receiver")
+FOR_EDGES = (
+    "mirrortools.dispatch",
+    "mirrortools.pool",
+    "mirrortools.deliver",
+    "mirrortools.transports",
+    "mirrortools.receiver",
+)
 FOR_TROUBLE = ("mirrortools.standing", "mirrortools.places", "mirrortools.statements", "mirrortools.cli.edgemeter")
 FOR_OTHERS = ("http.client", "urllib.request", "rich", "jinja2", "concurrent", "difflib", "asyncio", "base64")
 FOR_BYTES = ("mirrortools.upstreams.lfs", "mirrortools.desk", "mirrortools.abreast", "subprocess", "shutil", "ctypes")

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from mirrortools.cli.lines import Lines, Tell
 from mirrortools.model import RepoId
+from mirrortools.outcomes import Outcome
 from mirrortools.plan import Plan
-from mirrortools.sync import Outcome
 
 _DRAWN_PER_S = 4
 

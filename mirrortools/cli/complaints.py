@@ -12,7 +12,7 @@ from mirrortools.text import count, moment, span
 
 if TYPE_CHECKING:
     from mirrortools.config import Config
-    from mirrortools.sync import Outcome
+    from mirrortools.outcomes import Outcome
 
 _LONGEST_TOLD_S: Final = 366 * 86400
 _STAYS: Final = "what is published stays served, and `mirrortool status` tells how far behind it is"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 from mirrortools.cli.meter import Meter
 from mirrortools.model import RepoId
+from mirrortools.outcomes import Outcome, Watch
 from mirrortools.plan import Plan
-from mirrortools.sync import Outcome, Watch
 
 if TYPE_CHECKING:
     from mirrortools.cli.edgemeter import EdgeMeter

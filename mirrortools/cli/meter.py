@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from mirrortools.cli.speed import Speed
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from mirrortools.model import RepoId
 from mirrortools.text import size, span
+
+if TYPE_CHECKING:
+    from mirrortools.cli.speed import Speed
 
 
 class Meter:
@@ -20,7 +25,12 @@ class Meter:
         self.failed = 0
         self.came_bytes = 0
         self._open: dict[RepoId, tuple[int, int]] = {}
-        self._speed = Speed()
+
+    @cached_property
+    def _speed(self) -> Speed:
+        from mirrortools.cli.speed import Speed  # most runs bring nothing
+
+        return Speed()
 
     def planned(self, repo: RepoId, fetch_bytes: int) -> None:
         """So much is to come for a repository; said again when it had to wait."""

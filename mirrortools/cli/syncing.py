@@ -18,11 +18,11 @@ from mirrortools.cli.network import proxies
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import Locked, MirrorError
 from mirrortools.model import short_ref
+from mirrortools.outcomes import Outcome, Tally, Watch
 from mirrortools.plan import Plan
+from mirrortools.run import Origin, Wish
 from mirrortools.state import State
 from mirrortools.store import Store
-from mirrortools.sync import Origin, Outcome, Tally, Watch, Wish
-from mirrortools.sync import deliver as run_deliver
 from mirrortools.sync import sync as run_sync
 from mirrortools.text import count, size, span
 from mirrortools.tree import Tree
@@ -63,6 +63,8 @@ def deliver(invocation: Invocation, options: DeliverOptions) -> int:
             ),
             options.as_json,
         )
+    from mirrortools.dispatch import deliver as run_deliver
+
     invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(options.edges, invocation.config), looks=not options.choice.every)
     chosen = options.choice.of(invocation.config)
@@ -192,14 +194,14 @@ def _pulled(outcome: Outcome) -> str:
         return "FAILED, stays as it was"
     if not outcome.plan:
         return "up to date, nothing fetched"
-    plan, progress = outcome.plan, outcome.progress
-    text = f"published; fetched {size(progress.fetched_bytes + plan.plain_bytes)}, {_reused(plan)}"
-    if progress.reused_bytes:
-        text += f", took {size(progress.reused_bytes)} of unchanged segments from the revision before"
-    if progress.resumed_bytes:
-        text += f", resumed {size(progress.resumed_bytes)} from an earlier run"
-    if len(progress.from_source) > 1:
-        parts = [f"{size(received)} from {source}" for source, received in progress.from_source.items()]
+    plan, brought = outcome.plan, outcome.brought
+    text = f"published; fetched {size(brought.fetched_bytes + plan.plain_bytes)}, {_reused(plan)}"
+    if brought.reused_bytes:
+        text += f", took {size(brought.reused_bytes)} of unchanged segments from the revision before"
+    if brought.resumed_bytes:
+        text += f", resumed {size(brought.resumed_bytes)} from an earlier run"
+    if len(brought.from_source) > 1:
+        parts = [f"{size(received)} from {source}" for source, received in brought.from_source.items()]
         text += f" ({', '.join(parts)})"
     return text
 
@@ -252,17 +254,17 @@ def as_document(outcome: Outcome) -> Mapping[str, Any]:
     `fetched_bytes` is LFS content that came from sources, `plain_bytes` the size of new files that came with git,
     `reused_bytes` unchanged segments of older blobs.
     """
-    plan, progress = outcome.plan, outcome.progress
+    plan, brought = outcome.plan, outcome.brought
     return {
         "repo": str(outcome.repo),
         "changed": outcome.changed,
         "refs": dict(outcome.served_refs),
         "plan": _plan_document(plan) if plan else None,
-        "fetched_bytes": progress.fetched_bytes,
+        "fetched_bytes": brought.fetched_bytes,
         "plain_bytes": plan.plain_bytes if plan else 0,
-        "resumed_bytes": progress.resumed_bytes,
-        "reused_bytes": progress.reused_bytes,
-        "from_source": dict(progress.from_source),
+        "resumed_bytes": brought.resumed_bytes,
+        "reused_bytes": brought.reused_bytes,
+        "from_source": dict(brought.from_source),
         "duration_s": round(outcome.duration_s, 3),
         "ended_at": time.time(),
         "error": _error_document(outcome.error),
