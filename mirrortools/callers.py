@@ -15,6 +15,7 @@ from typing import Final
 
 from mirrortools.errors import EdgeRefused
 from mirrortools.frames import Read, frame, read_frame
+from mirrortools.keeping import keep
 from mirrortools.receiver import HEARTBEAT_S, Answer, Receiver, refusal
 
 IDLE_TIMEOUT_S: Final = 900
@@ -60,15 +61,13 @@ def _reply(answer: Answer) -> bytes:
         return frame(refusal(error))
 
 
-def main(root: str, relay: str = "") -> None:
-    """Be the receiver that was sent for one call; what comes for a relay that is named is handed over to it."""
+def main(root: str, sent: bytes) -> None:
+    """Be the receiver for one call; one that was `sent` for it, and served, is kept for the next."""
     os.umask(0o022)
-    if relay:
-        from mirrortools.relay import hand_over
-
-        hand_over(relay)
-    else:
-        serve_caller(Receiver(Path(root)))
+    receiver = Receiver(Path(root))
+    serve_caller(receiver)
+    if sent and receiver.is_greeted:
+        keep(receiver.root, sent)
 
 
 def serve_caller(receiver: Receiver) -> None:

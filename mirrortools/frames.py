@@ -48,6 +48,11 @@ def frame(document: Mapping[str, Any], limit_bytes: int = LIMIT_BYTES) -> bytes:
     body = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     if len(body) > limit_bytes:
         raise EdgeRefused(f"a frame of {len(body):,} bytes; the limit is {limit_bytes:,}")
+    return body_frame(body)
+
+
+def body_frame(body: bytes) -> bytes:
+    """Any bytes as a frame, for who knows what comes."""
     return _HEADER.pack(_MAGIC, len(body)) + body
 
 

@@ -214,7 +214,7 @@ def answer(post: Post, command: str) -> int:
         return bring(post, wanted, _read)
     skip(_read, wanted.archive_bytes)
     if wanted.relay:
-        from mirrortools.relay import hand_over
+        from mirrortools.handover import hand_over
 
         hand_over(wanted.relay)
         return 0

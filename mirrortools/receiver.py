@@ -1,6 +1,6 @@
 """The program that answers on an edge: says what it holds, hashes what arrived, publishes what is complete.
 
-It runs from a zip archive in memory that the origin sends for the call, so it uses the standard library and
+It runs from a zip archive in memory that the origin sends when it is not kept here, so it uses the standard library and
 our own modules alone, and it writes nothing outside its root:
 
     public/, or of private repositories private/    by Store and Tree
@@ -8,6 +8,7 @@ our own modules alone, and it writes nothing outside its root:
     state/locks/<quoted repository>.lock            who delivers now
     state/keys/signer                               the public key of the origin that is believed
     state/shown/<realm>                             notes of what is shown, so that it need not be looked at
+    state/receiver/<sha256>                         this program, as the origin sent it
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
 repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
@@ -111,6 +112,11 @@ class Receiver:
             "access": self._access,
             "ping": lambda _: {},
         }
+
+    @property
+    def is_greeted(self) -> bool:
+        """Whether somebody said hello who speaks this version, about a root that may be one."""
+        return bool(self._caller)
 
     def answer(self, request: Request) -> Answer:
         """Do what a request asks for. What fails becomes an answer `{"error": kind, "text": reason}`."""

@@ -328,17 +328,6 @@ def wants_of(words: Mapping[str, Any]) -> list[Want]:
     return [Want(str(digest), int(size), int(have)) for digest, size, have in words["wants"]]
 
 
-def hand_over(name: str) -> None:
-    """Give standard input and output of this process to the relay of that name, and wait until it needs them no more.
-
-    Raises OSError when there is none.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(f"\0{name}")
-        socket.send_fds(connection, [b"\n"], [0, 1])
-        connection.recv(1)
-
-
 def _handed_over(connection: socket.socket) -> PipeLink:
     """The two descriptors that a process of this user hands over. Raises OSError."""
     connection.settimeout(CONNECT_S)

@@ -20,8 +20,7 @@ from mirrortools.gate import Bulk, Post, Talk, incoming_name, open_incoming, rea
 from mirrortools.locks import RepositoryLock
 from mirrortools.receiver import Receiver
 from mirrortools.signing import Signer
-from mirrortools.transports import receiver_archive
-from mirrortools.transports.archive import receiver_command
+from mirrortools.transports.archive import hand_over_command, receiver_command
 from tests.delivery import REPO, sealed, small_disk
 
 ROOT = Path("/srv/mirrortools")
@@ -31,9 +30,10 @@ FOLDER = "models%2Facme%2Ftiny"
 
 def test_an_origins_own_words_are_understood() -> None:
     """The same that it asks of an edge where nothing is installed."""
-    archive = receiver_archive()
+    relay = f"mirrortools-{'a' * 32}"
 
-    assert wish(shlex.join(receiver_command("python3", archive, str(ROOT))), ROOT) == Talk(len(archive))
+    assert wish(shlex.join(receiver_command("python3", b"", str(ROOT))), ROOT) == Talk(0)
+    assert wish(shlex.join(hand_over_command("python3", str(ROOT), relay)), ROOT) == Talk(0, relay)
     assert wish("rsync --server -spe.LsfxCIvu", ROOT) == Bulk(".LsfxCIvu")
     assert wish("rsync --server -pse31.14LsfxCIvu", ROOT) == Bulk("31.14LsfxCIvu")
     assert wish("rsync --server -spze.LsfxCIvu", ROOT) == Bulk(".LsfxCIvu", is_compressed=True)

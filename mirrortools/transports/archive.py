@@ -1,8 +1,8 @@
-"""The receiver as a zip archive in memory, and the command that runs it from standard input on an edge.
+"""The receiver as a zip archive in memory, and the command that runs it on an edge.
 
-An installed one has each module's bytecode besides, as far as that lies beside the source here: to compile takes an
-edge longer than all that it is asked then. A Python of another kind passes over it and compiles the source (zipimport
-does so by itself).
+It has each module's bytecode besides, as far as that lies beside the source here: to compile takes an edge longer than
+all that it is asked then. A Python of another kind passes over it and compiles the source (zipimport does so by
+itself).
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import json
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Final
+
+from mirrortools.frames import body_frame
+from mirrortools.keeping import FOLDER, name_of
 
 PYTHON_AT_LEAST: Final = (3, 11)
 _PACKAGE: Final = "mirrortools"
@@ -29,52 +33,97 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _MADE_OF_FILE: Final = struct.Struct("<4sIII")
 _NOT_COMPARED: Final = struct.Struct("<4sI8s")
 _IS_HASHED: Final = 1
-# Reads the archive into a file that has no name, so that nothing is written to the edge's disk.
+# What the program on the edge answers to the first request when the receiver is not kept there (`keeping`). It has read
+# past that request then, and expects the receiver, and the request once more.
+LACKS: Final = {"lacks": "receiver"}
+# What runs lies in a file without a name, so that it is what was hashed, whatever becomes of the kept one.
 _BOOTSTRAP: Final = f"""\
 import os,sys
 if sys.version_info<{PYTHON_AT_LEAST}:
     sys.exit("python3 is %d.%d there; {PYTHON_AT_LEAST[0]}.{PYTHON_AT_LEAST[1]} or newer needed"%sys.version_info[:2])
-left=int(sys.argv[1])
-file=os.memfd_create("mirrortools")
-while left:
-    data=os.read(0,min(left,65536))
-    if not data:
-        sys.exit("the receiver arrived incomplete")
-    os.write(file,data)
-    left-=len(data)
-sys.path.insert(0,"/proc/self/fd/%d"%file)
+import hashlib
+name,root="{{name}}",sys.argv[2]
+def take(size):
+    data=b""
+    while len(data)<size:
+        more=os.read(0,min(size-len(data),65536))
+        if not more:
+            sys.exit("the receiver arrived incomplete")
+        data+=more
+    return data
+def body():
+    return take(int.from_bytes(take(8)[4:],"big"))
+def is_right(archive):
+    return hashlib.sha256(archive).hexdigest()==name
+sent=b""
+try:
+    with open(os.path.join(root,"{FOLDER}",name),"rb") as file:
+        archive=file.read()
+except OSError:
+    archive=b""
+if not is_right(archive):
+    import zlib
+    body()
+    lacks=b{json.dumps(json.dumps(LACKS))}
+    os.write(1,b"mtf1"+len(lacks).to_bytes(4,"big")+lacks)
+    archive=sent=zlib.decompress(body())
+    if not is_right(archive):
+        sys.exit("the receiver arrived damaged")
+memory=os.memfd_create("mirrortools")
+with open(memory,"wb",closefd=False) as file:
+    file.write(archive)
+del archive
+sys.path.insert(0,"/proc/self/fd/%d"%memory)
 from {_CALLED} import main
-main(*sys.argv[2:])
+main(root,sent)
 """
 
 
-def receiver_command(python: str, receiver: bytes, root: str, more: Sequence[str] = ()) -> list[str]:
-    """The words that run `receiver` once it has been written to standard input; requests follow behind it.
+def receiver_command(python: str, receiver: bytes, root: str) -> list[str]:
+    """The words that run `receiver`, which the edge keeps or asks for; requests come on standard input.
 
-    With `more`, the name of a relay, what follows is for that relay.
-
-    The program is one line without single quotes, so that it passes through any login shell.
+    The program is one line without single quotes, so that it passes through any login shell. The number is how much of
+    a receiver comes in front of the first request: nothing any more. Forced commands read past so much (`gate`).
     """
-    return [python, "-I", "-c", f"exec({json.dumps(_BOOTSTRAP)})", str(len(receiver)), root, *more]
+    return _words(python, _BOOTSTRAP.replace("{name}", name_of(receiver)), root)
+
+
+def hand_over_command(python: str, root: str, relay: str) -> list[str]:
+    """The words that hand standard input and output over to the relay of that name."""
+    program = _source("handover.py").decode()
+    return [*_words(python, f"{program}\nimport sys\nhand_over(sys.argv[3])\n", root), relay]
+
+
+def _words(python: str, program: str, root: str) -> list[str]:
+    return [python, "-I", "-c", f"exec({json.dumps(program)})", "0", root]
+
+
+def packed(receiver: bytes) -> bytes:
+    """A receiver as it travels to an edge that lacks it."""
+    return body_frame(zlib.compress(receiver))
 
 
 @cache
 def receiver_archive() -> bytes:
-    """The receiver and those of our modules that it imports, always the same bytes for the same code."""
-    return _zipped(_sources(_CALLED))
+    """The receiver and those of our modules that it imports, always the same bytes for the same code.
+
+    Nothing in it is compressed: it is packed for each run that asks an edge, and travels once for many of them.
+    """
+    return _zipped(_with_bytecode(_sources(_CALLED)), zipfile.ZIP_STORED)
 
 
 @cache
 def installed_receiver() -> bytes:
     """What a forced command runs (`python3 -I receiver.pyz …`): the receiver behind its gate."""
-    return _zipped({"__main__.py": f"from {_GATE} import main\nmain()\n".encode(), **_with_bytecode(_sources(_GATE))})
+    main = f"from {_GATE} import main\nmain()\n".encode()
+    return _zipped({"__main__.py": main, **_with_bytecode(_sources(_GATE))}, zipfile.ZIP_DEFLATED)
 
 
-def _zipped(sources: Mapping[str, bytes]) -> bytes:
+def _zipped(sources: Mapping[str, bytes], compression: int) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w") as archive:
         for name, source in sorted(sources.items()):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), source, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), source, compression)
     return buffer.getvalue()
 
 

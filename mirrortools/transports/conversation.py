@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, Locked, MirrorError, NoSpace
 from mirrortools.frames import frame, read_frame
-from mirrortools.transports.archive import receiver_command
+from mirrortools.transports.archive import LACKS, packed, receiver_command
 from mirrortools.transports.child import Child
 from mirrortools.transports.way import Way
 
@@ -27,25 +27,28 @@ _log = logging.getLogger("mirrortools.edges")
 
 
 class Conversation:
-    """A receiver that was sent to the edge for this call and runs there."""
+    """A receiver that runs on the edge for this call: the one that is kept there, or it is sent."""
 
     def __init__(self, way: Way, archive: bytes) -> None:
         self._way = way
         words = way.command(receiver_command(way.python, archive, str(way.root)))
         self.child = Child(words, way.env, subprocess.PIPE)
-        self._unsent = archive
+        self._unsent: bytes | None = archive
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the answer. Raises EdgeUnreachable, or what the receiver says: EdgeRefused, NoSpace, Locked.
 
-        The archive travels in front of the first request, so that opening costs one round trip.
+        Where the receiver is not kept the first request goes out twice, the second time behind the archive.
         """
         try:
-            data, self._unsent = self._unsent + frame(request), b""
+            data = frame(request)
         except EdgeRefused as error:
             raise EdgeRefused(f"edge {self._way.edge}: {request.get('repo') or 'the request'}: {error}") from error
         asked_s = time.monotonic()
         answer = self._exchange(data)
+        if answer == LACKS and self._unsent is not None:
+            answer = self._exchange(packed(self._unsent) + data)
+        self._unsent = None
         if request.get("ask") not in _ROUTINE:
             _log.debug("edge %s: %s: %.0f ms", self._way.edge, request.get("ask"), 1000 * (time.monotonic() - asked_s))
         if answer is None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from mirrortools.errors import EdgeUnreachable
-from mirrortools.transports.archive import receiver_command
+from mirrortools.transports.archive import hand_over_command
 from mirrortools.transports.base import Batch, Pipe, Sent
 from mirrortools.transports.child import Child
 from mirrortools.transports.conversation import Conversation
@@ -21,7 +20,6 @@ class ProcessSession:
 
     def __init__(self, way: Way, receiver: bytes) -> None:
         self._way = way
-        self._archive = receiver
         self._aborted = False
         self._rsync: Rsync | None = None
         self._pipes: set[ProcessPipe] = set()
@@ -49,7 +47,7 @@ class ProcessSession:
     def pipe(self, relay: str) -> Pipe:
         """Reach a relay. Raises EdgeUnreachable, EdgeError."""
         self._refuse_when_aborted()
-        pipe = ProcessPipe(self._way, self._archive, relay)
+        pipe = ProcessPipe(self._way, relay)
         self._pipes = {each for each in self._pipes if not each.closed} | {pipe}
         return pipe
 
@@ -75,17 +73,15 @@ class ProcessSession:
 
 
 class ProcessPipe:
-    """The receiver once more, as a child that hands its standard input and output over to a relay."""
+    """A child that hands its standard input and output on the edge over to a relay."""
 
-    def __init__(self, way: Way, archive: bytes, relay: str) -> None:
+    def __init__(self, way: Way, relay: str) -> None:
         from mirrortools.feeding import PipeLink
 
-        words = way.command(receiver_command(way.python, archive, str(way.root), [relay]), joined=True)
+        words = way.command(hand_over_command(way.python, str(way.root), relay), joined=True)
         self.child = Child(words, way.env, subprocess.PIPE)
         self.closed = False
         self.link = PipeLink(self.child.stdout, self.child.stdin)
-        with suppress(BrokenPipeError):  # the link will tell
-            self.child.write(archive)
 
     def close(self) -> None:
         """End it, once."""

@@ -10,18 +10,20 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError, EdgeError, EdgeRefused, EdgeUnreachable, NoSpace, StoreError
-from mirrortools.frames import PROTOCOL_VERSION
+from mirrortools.frames import PROTOCOL_VERSION, frame, read_frame
+from mirrortools.keeping import FOLDER, name_of
 from mirrortools.model import Blob
 from mirrortools.sealing import SealedSession
 from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports import KINDS, Batch, Session, receiver_archive, transport_to
-from mirrortools.transports.archive import receiver_command
+from mirrortools.transports.archive import LACKS, hand_over_command, packed, receiver_command
 from mirrortools.transports.local import LocalTransport
 from mirrortools.transports.session import ProcessSession
 from mirrortools.transports.ssh import SshTransport, control_path, rsh
@@ -198,12 +200,12 @@ def test_the_archive_holds_only_what_the_receiver_needs() -> None:
     receiver_archive.cache_clear()
     again = receiver_archive()
     command = [sys.executable, "-I", "-S", *receiver_command("", again, "/nowhere/at/all")[2:]]
-    run = subprocess.run(command, input=again, capture_output=True, check=True)
+    run = subprocess.run(command, input=frame({}) + packed(again), capture_output=True, check=True)
 
     assert zipfile.ZipFile(BytesIO(again)).namelist() == names
     assert "mirrortools/receiver.py" in names
     assert not any("transports" in name or "config" in name for name in names)
-    assert (run.stdout, run.stderr) == (b"", b"")
+    assert (read_frame(BytesIO(run.stdout).read), run.stderr) == (LACKS, b"")
 
 
 def test_an_old_python_is_named() -> None:
@@ -216,13 +218,94 @@ def test_an_old_python_is_named() -> None:
     assert "3.11 or newer needed" in run.stderr
 
 
-def test_a_receiver_that_arrives_incomplete_says_so() -> None:
-    """A connection that ends in the middle of the archive runs nothing."""
+@pytest.mark.parametrize(
+    ("sent", "problem"),
+    [(packed(receiver_archive())[:5000], b"incomplete"), (packed(b"another one"), b"damaged")],
+)
+def test_a_receiver_that_arrives_otherwise_is_not_run(sent: bytes, problem: bytes) -> None:
+    """A connection that ends in the middle of the archive runs nothing, and nobody runs what was not named."""
     words = receiver_command(sys.executable, receiver_archive(), "/nowhere")
-    run = subprocess.run(words, input=receiver_archive()[:5000], capture_output=True)
+    run = subprocess.run(words, input=frame({}) + sent, capture_output=True)
 
     assert run.returncode == 1
-    assert b"incomplete" in run.stderr
+    assert problem in run.stderr
+
+
+def test_the_programs_pass_any_login_shell() -> None:
+    """They are one line each, which a shell takes as it is between single quotes."""
+    for words in (receiver_command("", b"", "/srv"), hand_over_command("", "/srv", "relay")):
+        assert not set("'\n") & set(words[3])
+
+
+def greet(edge: EdgeConfig, folder: Path, version: int = PROTOCOL_VERSION) -> dict[str, Any]:
+    """Say hello to an edge, in a conversation of its own."""
+    with closing(transport_to(edge, folder / "state").open(receiver_archive())) as session:
+        return session.ask({"ask": "hello", "version": version, "caller": "origin", "repos": []})
+
+
+def kept(root: Path) -> dict[str, bytes]:
+    """The receivers that lie below a root: name → content."""
+    return {path.name: path.read_bytes() for path in (root / FOLDER).iterdir()}
+
+
+RIGHT = {name_of(receiver_archive()): receiver_archive()}
+
+
+def test_the_receiver_is_kept_for_the_next_call(edge: Edge, tmp_path: Path) -> None:
+    """It is the account's own, and former ones go."""
+    former = tmp_path / "edge" / FOLDER / "former"
+    former.parent.mkdir(parents=True)
+    former.write_bytes(b"of another release")
+    greet(edge(tmp_path / "edge"), tmp_path)
+
+    assert kept(tmp_path / "edge") == RIGHT
+    assert (former.parent / name_of(receiver_archive())).stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_kept_does_not_travel(sshd: Sshd, tmp_path: Path) -> None:
+    """The second call costs a login and what is asked."""
+    edge, costs = ssh_edge(sshd, tmp_path / "edge"), []
+    for _ in range(2):
+        sshd.forget()
+        greet(edge, tmp_path)
+        costs.append(sshd.received_bytes())
+
+    assert costs[0] > len(packed(receiver_archive()))
+    assert costs[1] < 16 << 10
+
+
+def test_nothing_is_run_but_what_the_origin_named(edge: Edge, tmp_path: Path) -> None:
+    """What lies in its place, damaged or put there by somebody else, is replaced."""
+    with BytesIO() as made:
+        with zipfile.ZipFile(made, "w") as archive:
+            archive.writestr("mirrortools/__init__.py", "")
+            archive.writestr("mirrortools/callers.py", f"open({str(tmp_path / 'trap')!r}, 'w')\nmain = print\n")
+        strangers = made.getvalue()
+    for content in (strangers, receiver_archive()[:-1], b""):
+        greet(edge(tmp_path / "edge"), tmp_path)
+        (tmp_path / "edge" / FOLDER / name_of(receiver_archive())).write_bytes(content)
+        greet(edge(tmp_path / "edge"), tmp_path)
+
+        assert kept(tmp_path / "edge") == RIGHT
+    assert not (tmp_path / "trap").exists()
+
+
+def test_where_it_cannot_be_kept_it_is_sent_each_time(edge: Edge, tmp_path: Path) -> None:
+    """Something else in the place of the folder stops no delivery."""
+    (tmp_path / "edge" / "state").mkdir(parents=True)
+    (tmp_path / "edge" / FOLDER).write_text("not a folder")
+    answers = [greet(edge(tmp_path / "edge"), tmp_path) for _ in range(2)]
+
+    assert [answer["version"] for answer in answers] == [PROTOCOL_VERSION] * 2
+    assert (tmp_path / "edge" / FOLDER).read_text() == "not a folder"
+
+
+def test_nothing_is_kept_where_nothing_was_begun(edge: Edge, tmp_path: Path) -> None:
+    """A caller that is refused at once leaves no root behind."""
+    with pytest.raises(EdgeRefused, match="version"):
+        greet(edge(tmp_path / "edge"), tmp_path, version=99)
+
+    assert not (tmp_path / "edge").exists()
 
 
 class NoisyTransport(LocalTransport):

@@ -25,11 +25,21 @@ from mirrortools.signing import Signer
 from mirrortools.store import Store
 from mirrortools.transports.local import LocalTransport
 from mirrortools.tree import Tree
-from tests.delivery import NOWHERE, REPO, here, local_edge, noise, publication, served_files, small_disk, ssh_edge
+from tests.delivery import (
+    NOWHERE,
+    REPO,
+    TALK_BYTES,
+    here,
+    local_edge,
+    noise,
+    publication,
+    served_files,
+    small_disk,
+    ssh_edge,
+)
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
-TALK_BYTES = 176 << 10
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(8 * MIB, 2), "config.json": b"{}", "added.txt": b"new"}
 
