@@ -103,7 +103,7 @@ class Ahead:
         error = vanguard.result().error
         if error:
             _log.info("mirrortool: nothing went to edge %s while it was fetched: %s", edge, error)
-            self._sessions[edge].close()  # it may hold the repository there
+            self._sessions[edge].close()  # so that the delivery can go on with what came there
             return self._pool.session(edge, realm)
         return self._sessions[edge]
 

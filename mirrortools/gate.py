@@ -22,14 +22,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import unquote
 
+from mirrortools.berth import Berth
 from mirrortools.bounds import Bounds
 from mirrortools.callers import serve_caller
 from mirrortools.errors import EdgeRefused, Locked, MirrorError, NoSpace
 from mirrortools.frames import RELAY_NAME
 from mirrortools.inlet import Inlet
-from mirrortools.model import RepoId, quote_ref
 from mirrortools.receiver import Receiver
 
 _ARCHIVE_LIMIT_BYTES: Final = 4 << 20
@@ -110,14 +109,15 @@ def incoming_name(words: Sequence[str], root: Path) -> str:
         raise EdgeRefused(f"an option that an origin's rsync does not have: {strangers[0][:200]!r}")
     start, name = f"{root}/state/incoming/", words[-1].removesuffix("/")
     name = name.removeprefix(start)
-    if f"{start}{name}/" != words[-1] or not _is_folder_of_a_repository(name):
+    if f"{start}{name}/" != words[-1] or not _is_open_to_rsync(root, name):
         raise EdgeRefused(f"files may come into the folders of {start} alone, not to {words[-1][:200]!r}")
     return name
 
 
-def _is_folder_of_a_repository(name: str) -> bool:
+def _is_open_to_rsync(root: Path, name: str) -> bool:
+    """Whether that is a repository's folder; what goes ahead goes by relays alone."""
     try:
-        return quote_ref(RepoId.parse(unquote(name)).path) == name
+        return not Berth.named(root, name).is_ahead
     except MirrorError:
         return False
 
@@ -161,7 +161,7 @@ def bring(post: Post, wanted: Bulk, read: Read) -> int:
     """
     name = incoming_name(read_words(read), post.root)
     os.fchdir(open_incoming(post.root, name))
-    entered = Inlet(post.root, RepoId.parse(unquote(name))).enter()
+    entered = Inlet(Berth.named(post.root, name)).enter()
     if why := post.bounds.objection(post.root):
         raise NoSpace(why)
     # A file goes on where it ends, so it may get as large as what is there and what there is room for.

@@ -13,12 +13,11 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
+from mirrortools.berth import Berth
 from mirrortools.errors import Locked
 from mirrortools.files import make_folder
-from mirrortools.model import RepoId, quote_ref
 
 # An rsync that has nothing more to say is gone at once; one whose connection was lost, after its own timeout.
 _WAIT_S: Final = 20.0
@@ -27,11 +26,11 @@ _MARK_BYTES: Final = 16
 
 
 class Inlet:
-    """The way into one repository's incoming folder below `root`. Raises OSError where its file cannot be written."""
+    """The way into the folder of a berth. Raises OSError where its file cannot be written."""
 
-    def __init__(self, root: Path, repo: RepoId) -> None:
-        self._repo = repo
-        self._path = root / "state" / "locks" / f"{quote_ref(repo.path)}.inlet"
+    def __init__(self, berth: Berth) -> None:
+        self._repo = berth.repo
+        self._path = berth.lock("inlet")
 
     def enter(self, wait_s: float = _WAIT_S) -> int:
         """Keep the inlet open; gives the descriptor that does, to be inherited by who writes. Raises Locked."""

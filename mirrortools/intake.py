@@ -9,22 +9,22 @@ import contextlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote
 
+from mirrortools.berth import Berth
 from mirrortools.bounds import Bounds
 from mirrortools.errors import ConfigError, EdgeRefused, Locked, NoSpace
 from mirrortools.exchange import arrived_bytes
 from mirrortools.files import make_folder
 from mirrortools.inlet import Inlet
-from mirrortools.locks import RepositoryLock
+from mirrortools.locks import RepositoryLock, alone
 from mirrortools.making import Made
-from mirrortools.model import Blob, RepoId, quote_ref
+from mirrortools.model import Blob
 from mirrortools.store import Store, hash_file
 
 if TYPE_CHECKING:
@@ -44,26 +44,30 @@ Hashed = Callable[[Blob], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """The blobs of one repository that arrive below `root`. Who changes anything here holds the repository's lock.
+    """The blobs of one repository that arrive in a berth. Who changes anything here holds the berth's lock.
 
     `adopted` is told of each blob that came into the store.
     """
 
-    root: Path
+    berth: Berth
     store: Store
-    repo: RepoId
     bounds: Bounds
     adopted: Callable[[Blob], None]
 
     @property
-    def name(self) -> Path:
-        """The folder in which they arrive, below the root."""
-        return Path("state", "incoming", quote_ref(self.repo.path))
+    def root(self) -> Path:
+        """The edge's root."""
+        return self.berth.root
 
     @property
     def folder(self) -> Path:
-        """The same folder, whether it is there or not."""
-        return self.root / self.name
+        """The folder in which they arrive, whether it is there or not."""
+        return self.berth.folder
+
+    @property
+    def name(self) -> Path:
+        """The same folder, below the root."""
+        return self.folder.relative_to(self.root)
 
     def make(self) -> Path:
         """The folder; it exists, and no symlink leads out of it. Raises EdgeRefused, OSError."""
@@ -71,6 +75,37 @@ class Intake:
         if self.folder.resolve() != self.root.resolve() / self.name:
             raise EdgeRefused(f"{self.folder}: a symlink leads away from it; make it a real folder")
         return self.folder
+
+    def take_over(self, blobs: Collection[Blob], missing: Collection[Blob]) -> None:
+        """Go on with what the repository's other berth has of `blobs`, when nobody is there, nor writes there still.
+
+        Of one that is in both berths the longer part is kept. Raises EdgeRefused, OSError.
+        """
+        other = self.other
+        if not os.path.lexists(other.folder):
+            return
+        with alone(other.berth) as is_alone:
+            if is_alone:
+                with contextlib.suppress(Locked), Inlet(other.berth).closed(wait_s=0):
+                    self._take_over(other.make(), {blob.digest: blob for blob in blobs}, set(missing))
+
+    def _take_over(self, folder: Path, blobs: Mapping[str, Blob], missing: Collection[Blob]) -> None:
+        own = self.make()
+        for path in folder.iterdir():
+            if (blob := blobs.get(path.name)) is None:
+                continue
+            if blob in missing and (arrived_bytes(folder, blob) or 0) > (arrived_bytes(own, blob) or 0):
+                _remove(own / path.name)
+                path.rename(own / path.name)
+            else:
+                _remove(path)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # unless something else of it is left
+
+    @property
+    def other(self) -> Intake:
+        """That of the repository's other berth."""
+        return replace(self, berth=self.berth.other)
 
     def clear(self, missing: Sequence[Blob], now_s: float, caller: str) -> None:
         """Leave nothing in the folder but what arrived of the blobs that are `missing`.
@@ -93,9 +128,10 @@ class Intake:
         What nobody is at makes room: else two that broke off could stand in each other's way for ever.
         """
         for folder in self.folder.parent.iterdir():
-            if folder != self.folder and now_s - _touched_at(folder) >= kept_s:
-                with contextlib.suppress(Locked), _alone_in(self.root, folder.name, caller):
-                    _remove(folder)
+            with contextlib.suppress(Locked, FileNotFoundError):  # another delivery may take one away meanwhile
+                if folder != self.folder and now_s - _touched_at(folder) >= kept_s:
+                    with _alone_in(self.root, folder.name, caller):
+                        _remove(folder)
 
     def end(self) -> None:
         """Take the folder away: all that was to come is in the store."""
@@ -120,7 +156,7 @@ class Intake:
         sent whole.
         """
         folder, blob = self.make(), recipe.blob
-        with Inlet(self.root, self.repo).closed() as mark:
+        with Inlet(self.berth).closed() as mark:
             found = made(mark)(blob)
             if found is None or _shape_problem(found.path, blob):
                 found = self._made(recipe, folder)
@@ -159,7 +195,7 @@ class Intake:
 
         `hashed`, given the inlet's mark, gives what need not be hashed once more.
         """
-        with Inlet(self.root, self.repo).closed() as mark:  # or who holds a file open could change it behind its hash
+        with Inlet(self.berth).closed() as mark:  # or who holds a file open could change it behind its hash
             return self._adopt_all(list(dict.fromkeys(blobs)), hashed(mark))
 
     def _adopt_all(self, blobs: Sequence[Blob], hashed: Hashed) -> dict[Blob, str]:
@@ -212,9 +248,10 @@ def _of_each(blobs: Sequence[Blob], act: Callable[[Blob], str | None]) -> list[s
 
 @contextlib.contextmanager
 def _alone_in(root: Path, name: str, caller: str) -> Iterator[None]:
-    """Hold the lock of the repository whose folder in incoming has this name; others are nobody's."""
+    """Hold the lock of the berth whose folder in incoming has this name; others are nobody's."""
     try:
-        lock = RepositoryLock(root, RepoId.parse(unquote(name)), f"clearing up for {caller}")
+        berth = Berth.named(root, name)
+        lock = RepositoryLock(root, berth.repo, f"clearing up for {caller}", is_ahead=berth.is_ahead)
     except ConfigError:
         yield
         return

@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from mirrortools.berth import Berth
 from mirrortools.errors import Locked, MirrorError, NoSpace, StoreError
 from mirrortools.files import make_folder
-from mirrortools.model import RepoId, quote_ref
+from mirrortools.model import RepoId
 
 T = TypeVar("T")
 _LOOKS = 40
@@ -28,12 +29,13 @@ _LOOK_S = 0.05
 class RepositoryLock:
     """The right to change one repository below `root`, until `close` or the end of the process.
 
-    `owner` is what others are told: who, and what for. Raises Locked with the owner of the taken lock.
+    That of its berth for what goes ahead is the right to bring blobs there, and changes nothing that shows. `owner` is
+    what others are told: who, and what for. Raises Locked with the owner of the taken lock.
     """
 
-    def __init__(self, root: Path, repo: RepoId, owner: str) -> None:
+    def __init__(self, root: Path, repo: RepoId, owner: str, *, is_ahead: bool = False) -> None:
         self.repo = repo
-        path = _path(root, repo)
+        path = Berth(root, repo, is_ahead).lock("lock")
         try:
             make_folder(path.parent)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -92,16 +94,34 @@ def still(root: Path, repo: RepoId) -> Iterator[bool]:
 
     Several may look at once; who wants to change it waits for a little. Raises OSError.
     """
-    path = _path(root, repo)
+    with _glanced_at(_path(root, repo), fcntl.LOCK_SH) as is_still:
+        yield is_still
+
+
+@contextmanager
+def alone(berth: Berth) -> Iterator[bool]:
+    """Keep all others from a berth while the block moves something; gives whether nobody was at work there.
+
+    Who comes meanwhile waits for a little. Raises OSError.
+    """
+    with _glanced_at(berth.lock("lock"), fcntl.LOCK_EX) as is_alone:
+        yield is_alone
+
+
+@contextmanager
+def _glanced_at(path: Path, kind: int) -> Iterator[bool]:
+    """Take a lock without a name, if nobody has it; gives whether it was had."""
     make_folder(path.parent)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        is_still = True
-    except BlockingIOError:
-        is_still = False
-    try:
-        yield is_still
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if kind == fcntl.LOCK_EX:
+            os.ftruncate(file, 0)  # whoever was killed left his name there, which others would believe
+        yield True
     finally:
         os.close(file)
 
@@ -160,4 +180,4 @@ def _error(path: Path, error: OSError) -> NoSpace | StoreError:
 
 
 def _path(root: Path, repo: RepoId) -> Path:
-    return root / "state" / "locks" / f"{quote_ref(repo.path)}.lock"
+    return Berth(root, repo).lock("lock")

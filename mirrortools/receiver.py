@@ -4,20 +4,21 @@ It runs from a zip archive in memory that the origin sends when it is not kept h
 our own modules alone, and it writes nothing outside its root:
 
     public/, or of private repositories private/    by Store and Tree
-    state/incoming/<quoted repository>/<digest>     what rsync brings; it goes on there after a break
-    state/locks/<quoted repository>.lock            who delivers now
+    state/incoming/<quoted repository>/<digest>     what arrives; it goes on there after a break
+    state/incoming/<quoted repository>@ahead/…      the same of what goes ahead of a publication, by relays alone
+    state/locks/<quoted repository>[@ahead].lock    who delivers now
     state/keys/signer                               the public key of the origin that is believed
     state/shown/<realm>                             notes of what is shown, so that it need not be looked at
     state/receiver/<sha256>                         this program, as the origin sent it
 
 Requests, in the order in which a delivery asks them: `hello`, `trust` (the origin's key), `state`, `begin` (takes the
-repository's lock and names all blobs that may come; `have` asks the same and changes nothing), `usage` (what all blobs
-take), `patch` (makes a blob out of an older one), `carry` (has little ones in it), `relay`, `draw`, `flow` (bytes come
-from the origin or another edge, and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the
-lock). `ping` keeps a call alive while rsync works; `audit`, `links` and `prove` look again at what is here; `describe`
-hashes pieces for metalinks. A conversation is about one realm, which `hello` names; in the private one `access` says
-who may read. `hello` and `state` tell what is here of repositories, or, of those in a roll, what differs from what the
-origin says.
+repository's lock and names all blobs that may come; to go ahead of a publication it takes a lock of its own, and
+nothing shows then; `have` asks the same and changes nothing), `usage` (what all blobs take), `patch` (makes a blob out
+of an older one), `carry` (has little ones in it), `relay`, `draw`, `flow` (bytes come from the origin or another edge,
+and go on to others), `adopt`, `publish` (what the origin has signed; lets go of the lock). `ping` keeps a call alive
+while rsync works; `audit`, `links` and `prove` look again at what is here; `describe` hashes pieces for metalinks. A
+conversation is about one realm, which `hello` names; in the private one `access` says who may read. `hello` and `state`
+tell what is here of repositories, or, of those in a roll, what differs from what the origin says.
 Every request is checked here, because the key that sent it may be stolen; what begins a delivery, what has the edge
 connect to another host, and who may read, needs the signature of the origin besides (`seals`).
 """
@@ -37,6 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import mirrortools
+from mirrortools.berth import Berth
 from mirrortools.bounds import Bounds
 from mirrortools.errors import EdgeRefused, IntegrityError, MirrorError, NoSpace
 from mirrortools.exchange import Exchange, Terms, arrived_bytes
@@ -86,6 +88,7 @@ class Receiver:
         self._used: int | None = None
         self._used_lock = threading.Lock()
         self._lock: RepositoryLock | None = None
+        self._berth: Berth | None = None
         self._has_news = False
         self._is_noted = True
         self._begun: frozenset[Blob] = frozenset()
@@ -133,7 +136,10 @@ class Receiver:
         self._exchange.close()
 
     def _let_go(self) -> None:
-        """Let go of the repository that was begun. Its relay may still be needed by other edges."""
+        """Let go of the berth that was begun. Its relay may still be needed by other edges, and takes nothing more."""
+        if self._berth:
+            self._exchange.rest(self._berth)
+            self._berth = None
         if self._lock:
             self._lock.close()
             self._lock = None
@@ -264,16 +270,18 @@ class Receiver:
 
     def _begin(self, request: Request) -> Answer:
         with _refused_when_malformed():
-            repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
+            repo, blobs, is_ahead = _repo(request["repo"]), _blobs(request["blobs"]), request.get("ahead") is True
         self._let_go()
         self._tree.make()
         self._tree.refuse_elsewhere(repo)
-        self._lock = RepositoryLock(self.root, repo, f"a delivery from {self._caller}")
-        self._begun = frozenset(blobs)
-        missing, intake = self._store.missing(blobs), self._intake(repo)
+        owner = f"{'what goes ahead of ' if is_ahead else ''}a delivery from {self._caller}"
+        self._lock = RepositoryLock(self.root, repo, owner, is_ahead=is_ahead)
+        self._berth, self._begun = Berth(self.root, repo, is_ahead), frozenset(blobs)
+        missing, intake = self._store.missing(blobs), self._intake(self._berth)
         self._is_noted = True
         if missing:  # one of them may be lost; who begins because others lack something changes nothing here
             self._take_note_back(repo)
+        intake.take_over(blobs, missing)
         intake.clear(missing, self._clock(), self._caller)
         if why := self._bounds.objection(self.root):
             self._let_go()
@@ -290,11 +298,17 @@ class Receiver:
         """Say what `begin` would say, without a lock, and without a change."""
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-        return self._lacks(self._intake(repo), self._store.missing(blobs))
+        intake = self._intake(Berth(self.root, repo))
+        return self._lacks(intake, self._store.missing(blobs), intake.other.folder)
 
-    def _lacks(self, intake: Intake, missing: Sequence[Blob]) -> Answer:
+    def _lacks(self, intake: Intake, missing: Sequence[Blob], *others: Path) -> Answer:
+        """Say what is missing, and how much of it arrived, there or in other folders."""
+
+        def arrived(blob: Blob) -> int:
+            return max(arrived_bytes(folder, blob) or 0 for folder in (intake.folder, *others))
+
         return {
-            "missing": [[b.algorithm, b.digest, b.size, arrived_bytes(intake.folder, b) or 0] for b in missing],
+            "missing": [[blob.algorithm, blob.digest, blob.size, arrived(blob)] for blob in missing],
             "folder": intake.name.as_posix(),
             "free_bytes": self._free_bytes(),
         }
@@ -303,8 +317,8 @@ class Receiver:
         """Hash what arrived, and move it into the store."""
         with _refused_when_malformed():
             repo, blobs = _repo(request["repo"]), _blobs(request["blobs"])
-        self._require_begun(repo, blobs)
-        bad = self._intake(repo).adopt(blobs, lambda mark: self._exchange.hashed(repo, mark))
+        berth = self._require_begun(repo, blobs)
+        bad = self._intake(berth).adopt(blobs, lambda mark: self._exchange.hashed(berth, mark))
         return {"bad": [[b.algorithm, b.digest, b.size, problem] for b, problem in bad.items()]}
 
     def _patch(self, request: Request) -> Answer:
@@ -313,8 +327,8 @@ class Receiver:
 
         with _refused_when_malformed():
             repo, recipe = _repo(request["repo"]), Recipe.from_json(request)
-        self._require_begun(repo, [recipe.blob])
-        return {"patched": self._intake(repo).patch(recipe, lambda mark: self._exchange.made(repo, mark))}
+        berth = self._require_begun(repo, [recipe.blob])
+        return {"patched": self._intake(berth).patch(recipe, lambda mark: self._exchange.made(berth, mark))}
 
     def _carry(self, request: Request) -> Answer:
         """Take blobs that are in the request itself."""
@@ -325,34 +339,36 @@ class Receiver:
             for blob, content in zip(blobs, contents, strict=True):
                 if len(content) != blob.size:
                     raise ValueError(f"{blob} came with {len(content)} bytes")
-        self._require_begun(repo, blobs)
-        self._intake(repo).take([*zip(blobs, contents, strict=True)])
+        self._intake(self._require_begun(repo, blobs)).take([*zip(blobs, contents, strict=True)])
         return {}
 
     def _relay(self, request: Request) -> Answer:
         """Begin to take blobs from other hosts, and to pass them on; say where."""
         with _refused_when_malformed():
             repo, blobs, terms = _repo(request["repo"]), _blobs(request["blobs"]), Terms.from_json(request)
-        self._require_begun(repo, [*blobs, *(recipe.blob for recipe in terms.recipes)])
-        return self._exchange.begin(repo, self._intake(repo).make(), blobs, self._begun, terms)
+        berth = self._require_begun(repo, [*blobs, *(recipe.blob for recipe in terms.recipes)])
+        self._intake(berth).make()
+        return self._exchange.begin(berth, blobs, self._begun, terms)
 
     def _draw(self, request: Request) -> Answer:
         with _refused_when_malformed():
             repo, number, limit = _repo(request["repo"]), int(request["number"]), int(request["limit"] or 0)
             places = [(str(host), int(port)) for host, port in request["from"]]
-        self._exchange.draw(repo, number, places, limit or None)
+        self._exchange.draw(self._require_begun(repo), number, places, limit or None)
         return {}
 
     def _flow(self, request: Request) -> Answer:
         with _refused_when_malformed():
             repo, wait_s = _repo(request["repo"]), min(HEARTBEAT_S, int(request["wait_ms"]) / 1000)
-        return self._exchange.flow(repo, wait_s)
+        return self._exchange.flow(self._require_begun(repo), wait_s)
 
     def _publish(self, request: Request) -> Answer:
         """Show what the origin has signed, when it is all here, and nothing newer is shown."""
         with _refused_when_malformed():
             repo, signed = _repo(request["publication"]["repo"]), Signed.from_json(request["signed"])
-        self._require_begun(repo)
+        berth = self._require_begun(repo)
+        if berth.is_ahead:
+            raise EdgeRefused(f"{repo}: was begun to go ahead of a publication, and nothing shows by that")
         held = self._tree.statement(repo)
         statement = self._trust.check(signed, held.statement if held else None, repo, self._clock())
         with _refused_when_malformed():
@@ -370,8 +386,8 @@ class Receiver:
         changed = self._tree.publish(publication)
         self._note(repo, signed)
         self._has_news |= self._realm is Realm.PUBLIC and (changed or not self._tree.has_index)
-        self._exchange.keep(repo)
-        self._intake(repo).end()
+        self._exchange.keep(berth)
+        self._intake(berth).end()
         self._let_go()
         return {"changed": changed, "state": {"serial": statement.serial, "parts": parts}}
 
@@ -448,15 +464,16 @@ class Receiver:
             raise EdgeRefused(f"{self.root}: {self.root.parent} is not there; mount the disk, or make that folder")
         make_folder(self.root)
 
-    def _intake(self, repo: RepoId) -> Intake:
-        return Intake(self.root, self._store, repo, self._bounds, self._count)
+    def _intake(self, berth: Berth) -> Intake:
+        return Intake(berth, self._store, self._bounds, self._count)
 
-    def _require_begun(self, repo: RepoId, blobs: Collection[Blob] = ()) -> None:
-        """Refuse what is about another repository than the one that was begun, or about blobs that were not named."""
-        if self._lock is None or self._lock.repo != repo:
+    def _require_begun(self, repo: RepoId, blobs: Collection[Blob] = ()) -> Berth:
+        """The berth that was begun. Refuses what is about another repository, or about blobs that were not named."""
+        if self._berth is None or self._berth.repo != repo:
             raise EdgeRefused(f"{repo}: asked for without a begin")
         if strangers := set(blobs) - self._begun:
             raise EdgeRefused(f"{repo}: {min(strangers)} was not named when the delivery began")
+        return self._berth
 
     def _used_bytes(self) -> int:
         """What the blobs here take; walked through once a call, and counted from then on."""

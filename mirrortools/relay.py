@@ -82,6 +82,7 @@ class Relay:
         self._throttle = Throttle(limit_bytes_s)
         self._lock = threading.Condition()
         self._standing = Standing()
+        self._rests = False
         self._full: NoSpace | None = None
         self._taking: SocketLink | PipeLink | None = None
         self._links: set[SocketLink | PipeLink] = set()
@@ -104,6 +105,14 @@ class Relay:
         self._expect(number)
         with self._turn:
             """Whoever took before has ended."""
+
+    def rest(self) -> None:
+        """Take nothing more, and return when all that came is written or given up."""
+        with self._lock:
+            self._rests = True
+            self._expect(self._standing.number)
+        with self._turn:
+            """Whoever took has ended."""
 
     def flow(self, wait_s: float) -> tuple[int, Standing]:
         """Bytes that lack, and how the link stands; waits until that changes, and for so long at most.
@@ -174,7 +183,7 @@ class Relay:
         """Take what lacks, after whoever took before has ended."""
         with self._turn:
             with self._lock:
-                if self._standing.number != number or self._stock.ended:
+                if self._standing.number != number or self._rests or self._stock.ended:
                     return
                 self._taking = link
             self._stand(number, "running")

@@ -46,7 +46,8 @@ class Vanguard:
             self.reached.session.ask(self._request("adopt", lacking))
 
     def _begin(self) -> Holding:
-        answer = self.reached.session.ask(self._request("begin", self.blobs))
+        # A receiver that is older than this word passes over it, and holds the repository as for any delivery.
+        answer = self.reached.session.ask({**self._request("begin", self.blobs), "ahead": True})
         with understood(self.reached.edge.name):
             return Holding.from_json(answer, self.blobs)
 

@@ -146,6 +146,7 @@ def test_an_option_that_no_origin_has_is_refused(option: str) -> None:
         f"{INCOMING}/{FOLDER}//",
         f"{INCOMING}/models/acme/tiny/",
         f"{INCOMING}/models%2facme%2ftiny/",
+        f"{INCOMING}/{FOLDER}@ahead/",
         f"{INCOMING}/acme%2Ftiny/",
         f"{INCOMING}/models%2F..%2F../",
         f"{INCOMING}/models%2Facme%2Ftiny%00/",

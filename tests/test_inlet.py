@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mirrortools.berth import Berth
 from mirrortools.errors import Locked
 from mirrortools.inlet import Inlet
 from mirrortools.model import RepoId
@@ -17,8 +18,8 @@ REPO = RepoId.parse("acme/tiny")
 
 
 def test_nobody_comes_in_while_it_is_closed(tmp_path: Path) -> None:
-    """Nor is it closed while anybody is in; other repositories have inlets of their own."""
-    inlet, other = Inlet(tmp_path, REPO), Inlet(tmp_path, RepoId.parse("acme/other"))
+    """Nor is it closed while anybody is in; the other berth has an inlet of its own."""
+    inlet, other = Inlet(Berth(tmp_path, REPO)), Inlet(Berth(tmp_path, REPO, is_ahead=True))
     with inlet.closed():
         with pytest.raises(Locked, match=r"acme/tiny: .*being hashed"):
             inlet.enter(wait_s=0)
@@ -34,7 +35,7 @@ def test_nobody_comes_in_while_it_is_closed(tmp_path: Path) -> None:
 
 def test_it_is_open_for_as_long_as_who_inherited_it_lives(tmp_path: Path) -> None:
     """Whoever started that program may be gone."""
-    inlet = Inlet(tmp_path, REPO)
+    inlet = Inlet(Berth(tmp_path, REPO))
     entered = inlet.enter()
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[entered]) as writer:
         os.close(entered)
@@ -48,7 +49,7 @@ def test_it_is_open_for_as_long_as_who_inherited_it_lives(tmp_path: Path) -> Non
 
 def test_closing_waits_until_they_have_gone(tmp_path: Path) -> None:
     """An rsync that has nothing more to say is not waited for in vain."""
-    inlet = Inlet(tmp_path, REPO)
+    inlet = Inlet(Berth(tmp_path, REPO))
     threading.Timer(0.1, os.close, [inlet.enter()]).start()
 
     with inlet.closed(wait_s=30) as mark:
@@ -57,7 +58,7 @@ def test_closing_waits_until_they_have_gone(tmp_path: Path) -> None:
 
 def test_the_mark_tells_whether_anybody_was_in(tmp_path: Path) -> None:
     """It stays while nobody was, and is another one after each."""
-    inlet = Inlet(tmp_path, REPO)
+    inlet = Inlet(Berth(tmp_path, REPO))
     marks = [inlet.mark(), inlet.mark()]
     for _ in range(2):
         os.close(inlet.enter())

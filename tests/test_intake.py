@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mirrortools.berth import Berth
 from mirrortools.bounds import Bounds
 from mirrortools.inlet import Inlet
 from mirrortools.intake import Intake
@@ -25,7 +26,7 @@ RECIPE = Recipe(BLOB, BASE, NEW, [(True, 0, len(FRESH)), (False, 0, len(OLDER))]
 def intake(tmp_path: Path) -> Intake:
     """The older blob is in the store, and the new bytes have arrived."""
     put(tmp_path, BASE, OLDER)
-    found = Intake(tmp_path, Store(tmp_path), REPO, Bounds(), lambda _: None)
+    found = Intake(Berth(tmp_path, REPO), Store(tmp_path), Bounds(), lambda _: None)
     (found.make() / NEW.digest).write_bytes(FRESH)
     return found
 
@@ -53,7 +54,7 @@ def test_what_was_made_while_it_came_is_not_made_again(intake: Intake) -> None:
     made = beforehand(intake, NEWER)
     (intake.folder / NEW.digest).unlink()
     asked: list[tuple[str, Blob]] = []
-    with Inlet(intake.root, REPO).closed() as mark:
+    with Inlet(intake.berth).closed() as mark:
         """As it is."""
 
     assert intake.patch(RECIPE, lambda mark: lambda blob: asked.append((mark, blob)) or made)

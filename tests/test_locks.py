@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mirrortools.berth import Berth
 from mirrortools.errors import Locked, SourceUnavailable, StoreError
-from mirrortools.locks import RepositoryLock, in_turn, owner_of
+from mirrortools.locks import RepositoryLock, alone, in_turn, owner_of
 from mirrortools.model import RepoId
 
 REPO = RepoId.parse("datasets/acme/tiny")
@@ -49,6 +51,25 @@ def test_whoever_only_looks_is_not_in_the_way(tmp_path: Path) -> None:
         fcntl.flock(looking, fcntl.LOCK_SH)
         threading.Timer(0.2, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
         RepositoryLock(tmp_path, REPO, "sync").close()
+
+
+def test_a_berth_is_had_alone_or_left_alone(tmp_path: Path) -> None:
+    """Nobody is told that it is taken for so short a time, not even by the name that a killed owner left there."""
+    berth = Berth(tmp_path, REPO, is_ahead=True)
+    lock = RepositoryLock(tmp_path, REPO, "what goes ahead", is_ahead=True)
+    with alone(berth) as while_taken:
+        """Nothing is moved."""
+    lock.close()
+    berth.lock("lock").write_text("one that was killed\n")
+    with ThreadPoolExecutor(1) as threads:
+        with alone(berth) as is_alone:
+            next_one = threads.submit(RepositoryLock, tmp_path, REPO, "the next one", is_ahead=True)
+            RepositoryLock(tmp_path, REPO, "who is at the other berth").close()
+            time.sleep(0.1)
+            was_let_in = next_one.done()
+        next_one.result().close()
+
+    assert (while_taken, is_alone, was_let_in) == (False, True, False)
 
 
 def test_a_lock_that_cannot_be_made_says_where_and_why(tmp_path: Path) -> None:

@@ -17,11 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mirrortools.berth import Berth
 from mirrortools.bounds import Bounds
 from mirrortools.callers import serve
 from mirrortools.errors import EdgeRefused
 from mirrortools.feeding import read_some
 from mirrortools.frames import LIMIT_BYTES, PROTOCOL_VERSION, frame, read_frame
+from mirrortools.inlet import Inlet
 from mirrortools.model import Blob, Publication, Realm
 from mirrortools.notes import BELIEVED_S
 from mirrortools.passport import calling, new_passport
@@ -192,6 +194,155 @@ def test_carried_blobs_are_those_that_were_named_and_keep_to_the_bounds(root: Pa
         "EdgeRefused",
     ]
     assert list(folder.iterdir()) == []
+
+
+# What goes ahead of a publication
+
+
+def begin_ahead(receiver: Receiver, *blobs: Blob) -> dict[str, Any]:
+    request = {"ask": "begin", "ahead": True, "repo": REPO.path, "blobs": items(*blobs)}
+    return receiver.answer(sealed(Signer(receiver.root.with_name("origin")), receiver.challenge, request))
+
+
+@pytest.fixture
+def another(receiver: Receiver) -> Iterator[Receiver]:
+    """A second conversation of the same origin's."""
+    another = Receiver(receiver.root)
+    hello(another)
+    yield another
+    another.close()
+
+
+CONTENT = noise(3000, 7)
+BLOB = sha256_blob(CONTENT)
+
+
+def part(receiver: Receiver, begun: dict[str, Any], count: int) -> Path:
+    """Let so much of the blob arrive."""
+    place: Path = receiver.root / begun["folder"] / BLOB.digest
+    place.write_bytes(CONTENT[:count])
+    return place
+
+
+def arrived(begun: dict[str, Any]) -> list[int]:
+    return [have for _, _, _, have in begun["missing"]]
+
+
+def test_what_goes_ahead_keeps_nobody_from_the_repository(
+    receiver: Receiver, another: Receiver, shown: Publication, tmp_path: Path
+) -> None:
+    """Meanwhile it is delivered from elsewhere, described and noted; what came ahead stays, and shows nothing."""
+    came = part(receiver, begin_ahead(receiver, BLOB), 1000)
+    bring(another, shown, tmp_path / "origin")
+    described = another.answer({"ask": "describe", "repo": REPO.path})
+    refused = publish(receiver, shown, Signer(tmp_path / "origin").signed(shown))
+
+    assert served_files(receiver.root, shown) == FILES
+    assert "error" not in described
+    assert list(noted(another)["shown"]) == [REPO.path]
+    assert refused["error"] == "EdgeRefused"
+    assert "to go ahead" in refused["text"]
+    assert came.stat().st_size == 1000
+    part(receiver, {"folder": came.parent.relative_to(receiver.root)}, len(CONTENT))
+    assert adopt(receiver, BLOB) == {"bad": []}
+    assert Store(receiver.root).has(BLOB)
+
+
+def test_a_delivery_goes_on_with_what_came_ahead(receiver: Receiver, another: Receiver) -> None:
+    """When nobody is at it any more, in the same conversation or after it; before that each has what came to itself."""
+    ahead = begin_ahead(receiver, BLOB)
+    came = part(receiver, ahead, 1000)
+    during = begin(another, BLOB)
+    told = another.answer({"ask": "have", "repo": REPO.path, "blobs": items(BLOB)})
+    another.close()
+    same = begin(receiver, BLOB)
+    part(receiver, same, 2000)
+    receiver.close()
+    later = begin_ahead(another, BLOB)
+
+    assert [arrived(each) for each in (ahead, during, told, same, later)] == [[0], [0], [1000], [1000], [2000]]
+    assert (ahead["folder"], same["folder"]) == (f"{during['folder']}@ahead", during["folder"])
+    assert came.read_bytes() == CONTENT[:2000]
+    assert [path.name for path in (receiver.root / "state" / "incoming").iterdir()] == [came.parent.name]
+
+
+def test_of_a_blob_in_both_berths_the_longer_part_is_kept(receiver: Receiver) -> None:
+    """Wherever that is; what the store has by now is needed nowhere."""
+    other = sha256_blob(b"other")
+    found = []
+    for first, second in ((1000, 2000), (2000, 1000)):
+        ahead = begin_ahead(receiver, BLOB, other)
+        folder = part(receiver, ahead, second).parent
+        (folder / other.digest).write_bytes(b"other")
+        plain = folder.with_name(folder.name.removesuffix("@ahead"))
+        plain.mkdir(exist_ok=True)
+        (plain / BLOB.digest).write_bytes(CONTENT[:first])
+        put(receiver.root, other, b"other")
+        found.append((arrived(begin(receiver, BLOB, other)), folder.exists()))
+
+    assert found == [([2000], False), ([2000], False)]
+
+
+def test_a_word_that_a_receiver_does_not_know_is_passed_over(receiver: Receiver) -> None:
+    """So an edge that is older than what goes ahead begins as it always did; the origin's seal is over all words."""
+    request = {"ask": "begin", "a word of later": True, "repo": REPO.path, "blobs": items(BLOB)}
+    begun = receiver.answer(sealed(Signer(receiver.root.with_name("origin")), receiver.challenge, request))
+
+    assert arrived(begun) == [0]
+
+
+def test_what_a_delivery_does_not_name_waits_where_it_came_ahead(
+    receiver: Receiver, shown: Publication, tmp_path: Path
+) -> None:
+    """A fetch that failed is made good later; until then what was published before is delivered as ever."""
+    came = part(receiver, begin_ahead(receiver, BLOB), 1000)
+    bring(receiver, shown, tmp_path / "origin")
+
+    assert served_files(receiver.root, shown) == FILES
+    assert came.stat().st_size == 1000
+    assert arrived(begin_ahead(receiver, BLOB)) == [1000]
+
+
+def test_what_goes_ahead_twice_does_not_mix(receiver: Receiver, another: Receiver) -> None:
+    """The second is told who is at it, and is let in when the first has gone."""
+    part(receiver, begin_ahead(receiver, BLOB), 1000)
+    refused = begin_ahead(another, BLOB)
+    receiver.close()
+
+    assert refused["error"] == "Locked"
+    assert "what goes ahead of a delivery from 'origin'" in refused["text"]
+    assert arrived(begin_ahead(another, BLOB)) == [1000]
+
+
+def test_what_an_rsync_may_still_write_does_not_go_ahead(receiver: Receiver) -> None:
+    """It stays where it is as long as anybody is in the inlet."""
+    came = part(receiver, begin(receiver, BLOB), 1000)
+    entered = Inlet(Berth(receiver.root, REPO)).enter()
+    during = begin_ahead(receiver, BLOB)
+    os.close(entered)
+    after = begin_ahead(receiver, BLOB)
+
+    assert (arrived(during), arrived(after)) == ([0], [1000])
+    assert not came.exists()
+
+
+def test_what_comes_ahead_counts_among_what_may_come(root: Path, signer: Signer) -> None:
+    """Who delivers at the same time is refused when both are too much; when it was broken off it makes room."""
+    receivers = [Receiver(root, bounds=Bounds(incoming_bytes=4000)) for _ in range(2)]
+    for receiver in receivers:
+        hello(receiver)
+        trust(receiver, signer.signer)
+    other = noise(3500, 8)
+    part(receivers[0], begin_ahead(receivers[0], BLOB), 2000)
+    begun = begin(receivers[1], sha256_blob(other))
+    full = carry(receivers[1], (sha256_blob(other), other))
+    receivers[0].close()
+    again = begin(receivers[1], sha256_blob(other))
+    taken = carry(receivers[1], (sha256_blob(other), other))
+    receivers[1].close()
+
+    assert (begun["free_bytes"], again["free_bytes"]) == (2000, 4000)
+    assert (full["error"], taken) == ("NoSpace", {})
 
 
 # What was noted to be shown

@@ -8,16 +8,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from mirrortools import errand
+from mirrortools.berth import Berth
 from mirrortools.config import EdgeConfig
 from mirrortools.deliver import EdgeSession
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeUnreachable, IntegrityError, Locked, MirrorError, NoSpace
 from mirrortools.files import make_folder
+from mirrortools.inflow import Inflow
 from mirrortools.model import Blob, Publication, Realm, RepoId, quote_ref
 from mirrortools.pool import EdgePool, Scope
 from mirrortools.shown import Shown, digest_of
@@ -40,6 +44,7 @@ from tests.delivery import (
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
+WAIT_S = 60
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(8 * MIB, 2), "config.json": b"{}", "added.txt": b"new"}
 
@@ -366,3 +371,84 @@ def test_a_repository_that_another_origin_delivers_is_locked(sshd: Sshd, origin:
     assert isinstance(errors[0], Locked)
     assert "a delivery from" in str(errors[0])
     assert errors[1] is None
+
+
+# What goes ahead while the origin fetches
+
+
+class Ahead:
+    """Brings a publication to an edge from an origin that has so much of its large blob, until it is let go on."""
+
+    def __init__(self, edge: EdgeConfig, origin: Path, shown: Publication, ready_bytes: int) -> None:
+        blob = model_blob(shown)
+        self._inflow = Inflow([blob], lambda blob: [Store(origin).path(blob)])
+        self._inflow.grown(blob, ready_bytes)
+        self._pool = EdgePool({edge.name: edge}, origin)
+        self._fan_out = self._pool.fan_out(self._inflow)
+        self._threads = ThreadPoolExecutor(1)
+        session = self._pool.further_session(edge.name, shown)
+        self._coming = self._threads.submit(session.forward, shown, self._fan_out, errand.no_progress)
+
+    def end(self) -> Delivery:
+        """Let all of it be fetched; gives what came of it."""
+        self._inflow.end()
+        return self._coming.result(WAIT_S)
+
+    def close(self) -> None:
+        self._fan_out.close()
+        self._threads.shutdown()
+        self._pool.close()
+
+
+def arrives(root: Path, size_bytes: int) -> Path:
+    """The folder in which so much has come ahead."""
+    folder = Berth(root, REPO, is_ahead=True).folder
+    until_s = time.monotonic() + WAIT_S
+    while sum(path.stat().st_size for path in folder.glob("*")) < size_bytes:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    return folder
+
+
+def test_what_goes_ahead_is_in_nobodys_way(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
+    """Meanwhile the repository is delivered by another run, and described; a second one that goes ahead is refused."""
+    root, old, new = tmp_path / "bj1", publication(origin, OLD), publication(origin, NEW)
+    edge = ssh_edge(sshd, root)
+    with closing(Ahead(edge, origin, new, 3 * MIB)) as ahead:
+        arrives(root, 2 * MIB)
+        delivery, served_meanwhile = run(edge, origin, old), served_files(root, old)
+        with EdgePool({edge.name: edge}, origin) as pool:
+            described = pool.session(edge.name).ask(REPO, {"ask": "describe", "repo": REPO.path})
+        with closing(Ahead(edge, origin, new, 3 * MIB)) as second:
+            refused = second.end()
+        came = ahead.end()
+    healed = run(edge, origin, new)
+
+    assert (delivery.error, served_meanwhile) == (None, OLD)
+    assert described["bad"] == []
+    assert isinstance(refused.error, Locked)
+    assert (came.error, healed.error) == (None, None)
+    assert 8 * MIB <= came.bytes_sent < 9 * MIB
+    assert healed.bytes_sent < MIB
+    assert served_files(root, new) == NEW
+    assert list((root / "state" / "incoming").iterdir()) == []
+
+
+def test_what_came_ahead_of_a_break_is_not_sent_again(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
+    """Whether the delivery goes on with it, or what goes ahead the next time."""
+    root, new = tmp_path / "bj1", publication(origin, NEW)
+    edge, came = ssh_edge(sshd, root), []
+    for ready_bytes in (3 * MIB, 6 * MIB):
+        with closing(Ahead(edge, origin, new, ready_bytes)) as ahead:
+            folder = arrives(root, ready_bytes - MIB)
+            sshd.kill_sessions()
+            came.append(ahead.end())
+        assert served_files(root, new) == {}
+    present = sum(path.stat().st_size for path in folder.iterdir())
+    healed = run(edge, origin, new)
+
+    assert [type(each.error) for each in came] == [EdgeUnreachable] * 2
+    assert came[1].bytes_planned < 6 * MIB
+    assert healed.error is None
+    assert healed.bytes_planned <= 8 * MIB + 1000 - present
+    assert served_files(root, new) == NEW

@@ -98,6 +98,7 @@ def test_what_an_abandoned_delivery_left_goes_after_a_while(sshd: Sshd, origin: 
     old = time.time() - ABANDONED_S - 60
     names = ["acme/dead", "acme/fresh", "acme/busy"]
     folders = [root / "state" / "incoming" / quote_ref(RepoId.parse(name).path) for name in names]
+    folders += [folders[0].with_name(f"{folder.name}@ahead") for folder in (folders[0], folders[2])]
     folders.append(root / "state" / "incoming" / "no repository")
     for folder in folders:
         make_folder(folder)
@@ -106,11 +107,13 @@ def test_what_an_abandoned_delivery_left_goes_after_a_while(sshd: Sshd, origin: 
             os.utime(folder / ("f" * 64), (old, old))
             os.utime(folder, (old, old))
     busy = RepositoryLock(root, RepoId.parse("acme/busy"), "a delivery")
+    busy_ahead = RepositoryLock(root, RepoId.parse("acme/busy"), "what goes ahead", is_ahead=True)
     delivery = run(ssh_edge(sshd, root), origin, publication(origin, OLD))
     busy.close()
+    busy_ahead.close()
 
     assert delivery.error is None
-    assert [folder.exists() for folder in folders] == [False, True, True, False]
+    assert [folder.exists() for folder in folders] == [False, True, True, False, True, False]
 
 
 def test_an_edge_on_a_read_only_file_system_says_so(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
