@@ -148,6 +148,27 @@ def test_an_edge_goes_on_with_another_feeder(relays: Callable[..., Relay], tmp_p
     assert arrived(tmp_path, "second") == ALL
 
 
+def test_a_relay_that_rests_takes_nothing_more(relays: Callable[..., Relay], tmp_path: Path, passport: str) -> None:
+    """What came is written then, nobody can feed it any more, and it passes on what it has."""
+    first, second, third = relays("first"), relays("second"), relays("third")
+    total = sum(map(len, CONTENTS))
+    feed_from(tmp_path / "origin", first, passport)
+    second.draw(at(first, limit_bytes_s=2 * MIB))
+    while second.flow(0.1)[0] > total - MIB:
+        continue
+    second.rest()
+    came = sum(map(len, arrived(tmp_path, "second").values()))
+    lacking, _ = second.flow(0)
+    with suppress(OSError, KeyError):
+        feed_from(tmp_path / "again", second, passport, number=2)
+    third.draw(at(second))
+    while third.flow(0.1)[0] > total - came:
+        continue
+
+    assert MIB <= came == total - lacking < total
+    assert sum(map(len, arrived(tmp_path, "second").values())) == came
+
+
 def test_what_was_adopted_meanwhile_is_passed_on(relays: Callable[..., Relay], tmp_path: Path, passport: str) -> None:
     """An edge that is done moves its files into the store, and feeds on from there."""
     store = tmp_path / "store"
