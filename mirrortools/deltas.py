@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from mirrortools.errors import StoreError
 from mirrortools.files import make_folder
+from mirrortools.findings import Comparison, Findings
 from mirrortools.model import Blob, Realm
 from mirrortools.segmented import read_hashes, segments_path
 from mirrortools.segments import Segments
@@ -27,8 +28,6 @@ from mirrortools.steps import Pair, Step, find_steps, merged
 from mirrortools.store import Store, hash_file, write_error
 
 LEAST_BYTES: Final = 1 << 20
-PAYS: Final = 0.75
-_MOST_STEPS: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +52,16 @@ class Delta:
         return {**items, "steps": [[int(step.is_new), step.offset, step.length] for step in self.steps]}
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """What `blob_bytes` are made of: so many new bytes, and pieces of an older blob, at other places when `shifted`."""
-
-    blob_bytes: int
-    new_bytes: int
-    shifted: bool
-    steps: tuple[Step, ...]
-
-    @property
-    def pays(self) -> bool:
-        """Whether sending the new bytes alone is worth the trouble."""
-        return self.new_bytes <= PAYS * self.blob_bytes and len(self.steps) <= _MOST_STEPS
-
-    @property
-    def reason(self) -> str:
-        """Why it travels as it does, for people."""
-        share = f"{100 * self.new_bytes / self.blob_bytes:.1f} %"
-        if not self.pays:
-            return f"{share} is new, so that a delta does not pay: whole"
-        return f"shifted data, {share} is new" if self.shifted else f"{share} changed"
-
-
 class Deltas:
-    """The deltas of one run, each made once for all edges, in a folder that `close` removes. Thread-safe."""
+    """The deltas of one run, each made once for all edges, in a folder that `close` removes. Thread-safe.
+
+    What comparing found is kept for later runs.
+    """
 
     def __init__(self, root: Path, realm: Realm = Realm.PUBLIC) -> None:
         self._store = Store(root, realm)
         self._stage = root / "state" / "stage"
+        self._findings = Findings(root / "state" / "findings")
         self._folder: Path | None = None
         self._compared: dict[tuple[Blob, Blob], Comparison] = {}
         self._made: dict[tuple[Blob, Blob], Delta | None] = {}
@@ -89,23 +69,23 @@ class Deltas:
 
     def between(self, base: Blob, blob: Blob) -> Delta | None:
         """The delta from `base` to `blob`; None when the whole may as well travel. Raises StoreError, NoSpace."""
-        if not self._may_have(base, blob):
-            return None
         with self._lock, self._guarded():
             if (base, blob) not in self._made:
-                compared = self._compare(base, blob)
-                self._made[base, blob] = self._written(base, blob, compared.steps) if compared.pays else None
+                found = self._compare(base, blob)
+                self._made[base, blob] = self._written(base, blob, found.steps) if found and found.pays else None
             return self._made[base, blob]
 
     def compared(self, base: Blob, blob: Blob) -> Comparison | None:
         """What of `blob` is new against `base`; None when they are not compared. Raises StoreError, NoSpace."""
-        if not self._may_have(base, blob):
-            return None
         with self._lock, self._guarded():
             return self._compare(base, blob)
 
-    def _may_have(self, base: Blob, blob: Blob) -> bool:
-        return min(base.size, blob.size) >= LEAST_BYTES and self._store.has(base)
+    def doubt(self, delta: Delta) -> None:
+        """Compare those two anew the next time: what an edge made by this delta was another blob."""
+        self._findings.forget(delta.base, delta.blob)
+        with self._lock:
+            self._compared.pop((delta.base, delta.blob), None)
+            self._made.pop((delta.base, delta.blob), None)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -126,13 +106,24 @@ class Deltas:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _compare(self, base: Blob, blob: Blob) -> Comparison:
-        if (base, blob) not in self._compared:
-            equal = equal_segments(self._hashes(base), self._hashes(blob))
-            with self._opened(base) as older, self._opened(blob) as newer:
-                steps = find_steps(Pair(older.fileno(), newer.fileno(), base.size, blob.size), equal)
-                self._compared[base, blob] = _comparison(blob.size, tuple(merged(steps)))
-        return self._compared[base, blob]
+    def _compare(self, base: Blob, blob: Blob) -> Comparison | None:
+        """None of what is small, and when the older one is gone and nobody has compared it before."""
+        pair = base, blob
+        if pair not in self._compared and min(base.size, blob.size) >= LEAST_BYTES:
+            found = self._findings.known(base, blob)
+            if found is None and self._store.has(base):
+                found = self._find(base, blob)
+            if found:
+                self._compared[pair] = found
+        return self._compared.get(pair)
+
+    def _find(self, base: Blob, blob: Blob) -> Comparison:
+        equal = equal_segments(self._hashes(base), self._hashes(blob))
+        with self._opened(base) as older, self._opened(blob) as newer:
+            steps = find_steps(Pair(older.fileno(), newer.fileno(), base.size, blob.size), equal)
+            found = Comparison.of(blob.size, tuple(merged(steps)))
+        self._findings.keep(base, blob, found)
+        return found
 
     def _opened(self, blob: Blob) -> FileIO:
         return self._store.path(blob).open("rb", buffering=0)
@@ -163,15 +154,6 @@ class Deltas:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
         return Delta(blob, base, fresh, self._folder, tuple(placed))
-
-
-def _comparison(blob_bytes: int, steps: tuple[Step, ...]) -> Comparison:
-    at, new_bytes, shifted = 0, 0, False
-    for step in steps:
-        new_bytes += step.length if step.is_new else 0
-        shifted = shifted or (not step.is_new and step.offset != at)
-        at += step.length
-    return Comparison(blob_bytes, new_bytes, shifted, steps)
 
 
 def equal_segments(older: list[str], newer: list[str]) -> frozenset[int]:

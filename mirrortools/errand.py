@@ -215,6 +215,9 @@ class Errand:
         feeders = self._rescue(cargo, lost)
         bad = self._send_and_adopt(cargo.without(lost), holding.folder)
         if bad:
+            for delta in cargo.deltas:
+                if delta.blob in bad:
+                    self.deltas.doubt(delta)
             self._refuse_lost(lost & bad.keys(), feeders)
             self._check_own(bad)
             # What the edge found wrong is gone there: the same files once more, whole, and from here alone: who fed it

@@ -70,3 +70,23 @@ def test_a_file_that_was_renamed_is_known_by_its_segments(tmp_path: Path) -> Non
 
     assert deltas.most_alike(blobs[2], blobs[:2]) == blobs[1]
     assert deltas.most_alike(blobs[2], blobs[:1]) is None
+
+
+def test_what_was_compared_is_not_compared_again(tmp_path: Path) -> None:
+    """By a later run: the older blob need not even be here any more. What somebody doubts is found anew."""
+    older = noise(3 * MIB)
+    newer = noise(1000, 5) + older
+    delta, deltas = delta_of(tmp_path, older, newer)
+    deltas.close()
+    Store(tmp_path).path(sha256_blob(older)).unlink()
+    later = Deltas(tmp_path)
+    again = later.between(sha256_blob(older), sha256_blob(newer))
+    compared = later.compared(sha256_blob(older), sha256_blob(newer))
+
+    assert delta
+    assert again
+    assert compared
+    assert (again.fresh, again.steps) == (delta.fresh, delta.steps)
+    assert compared.shifted
+    later.doubt(again)
+    assert later.between(sha256_blob(older), sha256_blob(newer)) is None

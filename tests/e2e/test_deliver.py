@@ -13,14 +13,16 @@ from socket import socket
 import pytest
 
 from mirrortools.errors import EdgeUnreachable
+from mirrortools.findings import Comparison, Findings
 from mirrortools.model import Publication, RepoId
 from mirrortools.pool import EdgePool, Scope
 from mirrortools.shown import digest_of
 from mirrortools.signing import Signer
+from mirrortools.steps import Step
 from mirrortools.store import Store
 from mirrortools.transports.ssh import SshTransport
 from mirrortools.tree import Tree
-from tests.delivery import NOWHERE, TALK_BYTES, local_edge, noise, publication, served_files, ssh_edge
+from tests.delivery import NOWHERE, TALK_BYTES, local_edge, noise, publication, served_files, sha256_blob, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
@@ -151,6 +153,30 @@ def test_an_edge_that_lost_the_older_blob_gets_the_whole(
     assert deliveries[0].bytes_saved == 0
     assert deliveries[0].bytes_planned >= model.size
     assert [served_files(tmp_path / name, newer) for name in edges] == [changed, changed]
+    assert list((origin / "state" / "findings").iterdir()) == []
+
+
+def test_what_an_earlier_run_found_is_used_and_never_trusted(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
+    """A finding that is wrong, and looks right, makes no wrong bytes visible; it is found anew after that."""
+    older = noise(3 * MIB, 5)
+    newer = older[:MIB] + noise(1000, 6) + older[MIB:]
+    edges = {name: ssh_edge(sshd, tmp_path / name, name) for name in ("bj1", "bj2")}
+    for content in (older, newer):
+        shown = publication(origin, {"model.safetensors": content})
+        Tree(origin).publish(shown)
+        with EdgePool(edges, origin) as pool:
+            pool.deliver(shown, ["bj1", "bj2"] if content == older else ["bj1"])
+    base, blob, findings = sha256_blob(older), sha256_blob(newer), Findings(origin / "state" / "findings")
+    found = findings.known(base, blob)
+    findings.keep(base, blob, Comparison.of(blob.size, [Step(False, 0, base.size), Step(True, base.size, 1000)]))
+    with EdgePool(edges, origin) as pool:
+        [delivery] = pool.deliver(shown, ["bj2"])
+
+    assert found
+    assert found.shifted
+    assert (delivery.error, delivery.bytes_saved) == (None, 0)
+    assert served_files(tmp_path / "bj2", shown) == {"model.safetensors": newer}
+    assert findings.known(base, blob) is None
 
 
 def test_no_change_moves_nothing_for_any_number_of_repositories(sshd: Sshd, origin: Path, tmp_path: Path) -> None:
