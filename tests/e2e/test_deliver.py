@@ -164,12 +164,12 @@ def test_what_an_earlier_run_found_is_used_and_never_trusted(sshd: Sshd, origin:
     for content in (older, newer):
         shown = publication(origin, {"model.safetensors": content})
         Tree(origin).publish(shown)
-        with EdgePool(edges, origin) as pool:
+        with EdgePool(Scope(edges, origin)) as pool:
             pool.deliver(shown, ["bj1", "bj2"] if content == older else ["bj1"])
     base, blob, findings = sha256_blob(older), sha256_blob(newer), Findings(origin / "state" / "findings")
     found = findings.known(base, blob)
     findings.keep(base, blob, Comparison.of(blob.size, [Step(False, 0, base.size), Step(True, base.size, 1000)]))
-    with EdgePool(edges, origin) as pool:
+    with EdgePool(Scope(edges, origin)) as pool:
         [delivery] = pool.deliver(shown, ["bj2"])
 
     assert found

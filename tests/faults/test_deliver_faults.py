@@ -383,7 +383,7 @@ class Ahead:
         blob = model_blob(shown)
         self._inflow = Inflow([blob], lambda blob: [Store(origin).path(blob)])
         self._inflow.grown(blob, ready_bytes)
-        self._pool = EdgePool({edge.name: edge}, origin)
+        self._pool = EdgePool(Scope({edge.name: edge}, origin))
         self._fan_out = self._pool.fan_out(self._inflow)
         self._threads = ThreadPoolExecutor(1)
         session = self._pool.further_session(edge.name, shown)
@@ -417,7 +417,7 @@ def test_what_goes_ahead_is_in_nobodys_way(sshd: Sshd, origin: Path, tmp_path: P
     with closing(Ahead(edge, origin, new, 3 * MIB)) as ahead:
         arrives(root, 2 * MIB)
         delivery, served_meanwhile = run(edge, origin, old), served_files(root, old)
-        with EdgePool({edge.name: edge}, origin) as pool:
+        with EdgePool(Scope({edge.name: edge}, origin)) as pool:
             described = pool.session(edge.name).ask(REPO, {"ask": "describe", "repo": REPO.path})
         with closing(Ahead(edge, origin, new, 3 * MIB)) as second:
             refused = second.end()
