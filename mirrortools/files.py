@@ -9,7 +9,7 @@ import errno
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,14 @@ def point_link(link: Path, target: str) -> None:
     beside.symlink_to(target)
     beside.replace(link)
     sync_folder(link.parent)
+
+
+def unlink_all(folder: Path, names: Collection[str]) -> None:
+    """Take away what has these names in `folder`, durably."""
+    for name in names:
+        (folder / name).unlink()
+    if names:
+        sync_folder(folder)
 
 
 def sync_tree(folder: Path) -> None:

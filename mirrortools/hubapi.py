@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mirrortools.model import Entry, Manifest, short_ref
+from mirrortools.model import Entry, Manifest, Publication, short_ref
 
 # Deeper folders get no recursive listing of their own: each level repeats all that is below it.
 RECURSIVE_DEPTH = 16
@@ -98,6 +98,16 @@ def short_refs(refs: Mapping[str, str]) -> dict[str, str]:
     """The names users type → commit; where a branch and a tag share one, the branch has it."""
     weakest_first = sorted(refs, key=lambda name: (name.startswith("refs/heads/"), name.startswith("refs/tags/")))
     return {short_ref(name): refs[name] for name in weakest_first}
+
+
+def default_ref(publication: Publication) -> str | None:
+    """The ref that users mean when they name none: main, else what a clone checks out, else the first; its short name.
+
+    None when only commits are served.
+    """
+    names = sorted(short_refs(publication.refs))
+    favourites = ("main", publication.git.head.removeprefix("refs/heads/"), *names)
+    return next((name for name in favourites if name in names), None)
 
 
 def listings(manifest: Manifest) -> Iterator[Listing]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from mirrortools import hubapi
+from mirrortools.errors import StoreError
 from mirrortools.metalink import LEAST_BYTES, OF_REVISION, SUFFIX, Linked, metalink
 from mirrortools.model import Blob, Manifest, json_pieces
 from mirrortools.pages import page
@@ -122,6 +123,17 @@ class RevisionFiles:
 def link_target(folder: str, blob: Blob) -> str:
     """The relative symlink from a file in `folder` (below public) to `blob`."""
     return "../" * (folder.count("/") + 1) + blob.path
+
+
+def require(served: Path, blobs: Iterable[Blob], what: str) -> None:
+    """Have all blobs in their places below `served` before `what` is published. Raises StoreError."""
+    for blob in blobs:
+        try:
+            size = os.stat(f"{served}/{blob.path}").st_size  # noqa: PTH116  (of every file of a revision)
+        except FileNotFoundError:
+            raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
+        if size != blob.size:
+            raise StoreError(f"{what}: not published, {blob.path} has {size} bytes, expected {blob.size}")
 
 
 def has_content(path: Path, pieces: Iterable[str]) -> bool:

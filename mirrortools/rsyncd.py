@@ -9,10 +9,10 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from mirrortools.changes import LATEST
 from mirrortools.errors import ServeError, StoreError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import KINDS
-from mirrortools.tree import LATEST
 
 MAIN_FILE: Final = "rsyncd.conf"
 FOLDER: Final = "rsyncd.d"

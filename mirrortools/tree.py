@@ -25,33 +25,18 @@ there is something to write: most runs only look.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from mirrortools import hubapi
-from mirrortools.errors import HostileTree, NoSpace, StoreError
-from mirrortools.files import (
-    line_up,
-    make_folder,
-    move_file,
-    move_folder,
-    point_link,
-    sync_contents,
-    sync_folder,
-    write_file,
-    write_pieces,
-)
+from mirrortools.errors import StoreError
+from mirrortools.files import make_folder, point_link, unlink_all, write_file, write_pieces
 from mirrortools.model import (
     KINDS,
-    Blob,
     GitSnapshot,
     Manifest,
     Publication,
@@ -61,25 +46,28 @@ from mirrortools.model import (
     check_full_ref,
     quote_ref,
 )
+from mirrortools.records import content, is_damaged, load, replace_record, to_json, writing
 
 if TYPE_CHECKING:
+    from mirrortools.commits import ServedRevision
     from mirrortools.pages import About
-    from mirrortools.revision import RevisionFiles
     from mirrortools.signposts import Signposts
     from mirrortools.statements import Signed
 
-T = TypeVar("T")
-
-LATEST = "latest"
 INDEX = ".mirror/index.html"
-CHANGES = ".mirror/changes"
 # Names that URLs or the layout use for something else, as the first and as the last segment of a repository.
 _RESERVED_FIRST = frozenset((*KINDS, "api", "blobs"))
 _RESERVED_LAST = frozenset(
     ("auth-check", "commits", "meta", "raw", "refs", "resolve", "revision", "tree", "paths-info", "info")
 )
-_FOR_PUBLISHING = ("mirrortools.revision", "mirrortools.pages", "mirrortools.signposts", "html", "shutil", "tempfile")
-_GIT_CONFIG = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+_FOR_PUBLISHING = (
+    "mirrortools.bare",
+    "mirrortools.changes",
+    "mirrortools.commits",
+    "mirrortools.pages",
+    "mirrortools.signposts",
+    "html",
+)
 
 
 def load_for_publishing() -> None:
@@ -104,7 +92,7 @@ class Tree:
 
         Its group may read: that is to be nginx's. Raises StoreError, NoSpace.
         """
-        with _writing(self.served):
+        with writing(self.served):
             if not self.served.is_dir():
                 make_folder(self.served)
                 self.served.chmod(0o750 if self.realm is Realm.PRIVATE else 0o755)
@@ -114,6 +102,8 @@ class Tree:
         other = self.served.with_name(self.realm.other.value)
         if not (other / repo.path / "meta" / "refs.json").exists():
             return
+        from mirrortools.changes import LATEST
+
         why = (
             "whoever has read it keeps it, and its blobs lie among the public ones"
             if self.realm is Realm.PRIVATE
@@ -130,6 +120,8 @@ class Tree:
 
         Raises StoreError when a blob is missing (then every ref still names what it named before), NoSpace.
         """
+        from mirrortools.changes import point_latest
+
         if publication.realm is not self.realm:
             raise StoreError(f"{publication.repo}: is {publication.realm} and belongs nowhere below {self.served}")
         repo, mirrors = publication.repo, publication.mirrors
@@ -144,7 +136,7 @@ class Tree:
         if elsewhere:  # behind the metalinks, so that a run that was killed is made up for
             self._publish_mirrors(repo, mirrors)
         if any(changed) or self.refs(repo) != publication.refs:  # in front, so that a kill cannot keep it secret
-            self._point_latest(publication)
+            point_latest(self.served, publication)
             self._describe(publication)
             self.note_change(publication, publication.manifests if elsewhere else new)
         former = self._former_refs(repo)
@@ -156,12 +148,14 @@ class Tree:
         """Let nginx find quickly what is shown by now. What is private has no signposts."""
         if self.realm is Realm.PRIVATE:
             return
+        from mirrortools.commits import staging
+
         signposts = self._signposts()
         for commit, manifest in publication.manifests.items():
             if commit in new or signposts.lacks(manifest):
-                with self._staging(commit) as stage, suppress(PermissionError):  # the root may be somebody else's
+                with staging(self.stage, commit) as stage, suppress(PermissionError):  # the root may be somebody else's
                     signposts.put_up(manifest, stage)
-        with _writing(self.served):
+        with writing(self.served):
             signposts.follow(publication.repo, _quoted(publication.refs), _quoted(former))
 
     def _signposts(self) -> Signposts:
@@ -174,25 +168,9 @@ class Tree:
 
         Raises StoreError, NoSpace.
         """
-        from mirrortools.revision import RSYNC_LIST
+        from mirrortools.changes import note_change
 
-        repo = publication.repo
-        lists = [f"{repo.path}/meta/{name}" for name in (*(f"{commit}/{RSYNC_LIST}" for commit in commits), RSYNC_LIST)]
-        folder = self.served / CHANGES
-        with _writing(folder):
-            _replace(self._folder(repo) / "meta" / RSYNC_LIST, "".join(_of_repository(publication)).encode())
-            now_s = int(time.time())
-            line_up(folder / time.strftime("%Y-%m-%d", time.gmtime(now_s)), [f"{now_s} {name}" for name in lists])
-
-    def _point_latest(self, publication: Publication) -> None:
-        """Let the files of the default branch be found by the repository's name alone."""
-        repo, link = publication.repo, self.served / LATEST / publication.repo.path
-        with _writing(link):
-            if ref := _default_ref(publication):
-                make_folder(link.parent)
-                point_link(link, f"{'../' * (repo.path.count('/') + 1)}{repo.path}/refs/{quote_ref(ref)}")
-            else:
-                link.unlink(missing_ok=True)
+        note_change(self.served, publication, commits)
 
     def publish_revision(self, manifest: Manifest, mirrors: Sequence[str] = ()) -> bool:
         """Put a commit's files, API answers and metalinks in place; return whether anything changed.
@@ -200,76 +178,44 @@ class Tree:
         The same commit with another manifest (other include or exclude rules) replaces the former one.
         Raises StoreError, NoSpace.
         """
-        from mirrortools.revision import RSYNC_LIST, has_content
-
-        folder = self._folder(manifest.revision.repo)
-        commit = manifest.revision.commit
-        meta = folder / "meta" / commit
-        is_whole = (meta / RSYNC_LIST).is_file() and (folder / "commits" / commit).is_dir()
-        if is_whole and has_content(meta / "manifest.json", manifest.json_pieces()):
-            return False
-        self._require(manifest.iter_blobs(), str(manifest.revision))
-        with self._staging(commit) as stage:
-            files = self._files(manifest, mirrors)
-            files.write_links(stage / "files")
-            files.write_meta(stage / "meta")
-            move_folder(stage / "files", folder / "commits" / commit)
-            move_folder(stage / "meta", folder / "meta" / commit)
-        return True
+        return self._revision(manifest, mirrors).publish()
 
     def publish_metalinks(self, manifest: Manifest, mirrors: Sequence[str]) -> bool:
         """Let the metalinks of a published revision say `mirrors` and the pieces that are known now.
 
         Return whether anything changed. Raises StoreError, NoSpace.
         """
-        from mirrortools.metalink import OF_REVISION
-        from mirrortools.revision import METALINKS, PAGE
-        from mirrortools.sums import SUMS
+        return self._revision(manifest, mirrors).publish_metalinks()
 
-        commit = manifest.revision.commit
-        meta = self._folder(manifest.revision.repo) / "meta" / commit
-        files = self._files(manifest, mirrors)
-        with self._staging(commit) as stage:
-            if files.says_where(meta):
-                return False
-            (stage / METALINKS).mkdir()
-            files.write_where(stage, meta / SUMS)
-            sync_contents([stage / PAGE])
-            move_file(stage / PAGE, meta / PAGE)
-            move_folder(stage / METALINKS, meta / METALINKS)
-            if mirrors:  # last: it tells whether all was written
-                sync_contents([stage / OF_REVISION])
-                move_file(stage / OF_REVISION, meta / OF_REVISION)
-            else:
-                (meta / OF_REVISION).unlink(missing_ok=True)
-        return True
-
-    def _files(self, manifest: Manifest, mirrors: Sequence[str]) -> RevisionFiles:
+    def _revision(self, manifest: Manifest, mirrors: Sequence[str]) -> ServedRevision:
+        from mirrortools.commits import ServedRevision
         from mirrortools.revision import RevisionFiles
 
-        return RevisionFiles(manifest, tuple(mirrors), self.served, is_private=self.realm is Realm.PRIVATE)
+        files = RevisionFiles(manifest, tuple(mirrors), self.served, is_private=self.realm is Realm.PRIVATE)
+        return ServedRevision(files, self._folder(manifest.revision.repo), self.stage)
 
     def mirrors(self, repo: RepoId) -> tuple[str, ...]:
         """The base URLs of the hosts that serve a repository, as published; none when they are not known."""
         try:
-            return _load(self._folder(repo) / "meta" / "mirrors.json", _mirrors_of) or ()
+            return load(self._folder(repo) / "meta" / "mirrors.json", _mirrors_of) or ()
         except StoreError:
             return ()
 
     def _publish_mirrors(self, repo: RepoId, mirrors: Sequence[str]) -> None:
-        with _writing(self._folder(repo) / "meta"):
-            _replace(self._folder(repo) / "meta" / "mirrors.json", _json({"mirrors": list(mirrors)}))
+        with writing(self._folder(repo) / "meta"):
+            replace_record(self._folder(repo) / "meta" / "mirrors.json", to_json({"mirrors": list(mirrors)}))
 
     def _describe(self, publication: Publication) -> None:
         """Keep what the index will say of a repository."""
+        from mirrortools import hubapi
         from mirrortools.pages import About
 
-        ref = _default_ref(publication)
+        ref = hubapi.default_ref(publication)
         commit = hubapi.short_refs(publication.refs)[ref] if ref else min(publication.manifests, default=None)
         meta = self._folder(publication.repo) / "meta"
-        with _writing(meta):
+        with writing(meta):
             if commit:
-                _replace(meta / "about.json", _json(About.of(publication.manifests[commit]).to_json()))
+                replace_record(meta / "about.json", to_json(About.of(publication.manifests[commit]).to_json()))
 
     def publish_index(self) -> None:
         """Write the page that lists all repositories, the stylesheet, and the script for clients.
@@ -280,9 +226,9 @@ class Tree:
         from mirrortools.pages import STYLE_PATH, index
         from mirrortools.style import STYLE
 
-        with _writing(self.served):
-            _replace(self.served / STYLE_PATH, STYLE.encode())
-            _replace(self.served / SCRIPT_PATH, SCRIPT.encode())
+        with writing(self.served):
+            replace_record(self.served / STYLE_PATH, STYLE.encode())
+            replace_record(self.served / SCRIPT_PATH, SCRIPT.encode())
             write_pieces(self.served / INDEX, map(str.encode, index(self._abouts())))
 
     @property
@@ -296,7 +242,7 @@ class Tree:
         for repo in self.repositories():
             with suppress(StoreError):
                 record = self._folder(repo) / "meta" / "about.json"
-                if about := _load(record, partial(About.from_json, repo)):
+                if about := load(record, partial(About.from_json, repo)):
                     yield about
 
     def publish_git(self, repo: RepoId, snapshot: GitSnapshot) -> bool:
@@ -304,22 +250,20 @@ class Tree:
 
         Raises StoreError, NoSpace. Packs of the snapshot before stay for clones that are under way.
         """
+        from mirrortools.bare import BareRepository
+        from mirrortools.revision import require
+
         record = self._folder(repo) / "meta" / "git.json"
-        wanted = _json(snapshot.to_json())
-        if _content(record) == wanted and self.git(repo):
+        wanted = to_json(snapshot.to_json())
+        if content(record) == wanted and self.git(repo):
             return False
-        self._require(snapshot.packs.values(), f"{repo}.git")
-        former = self.git(repo)
-        bare = self.served / f"{repo.path}.git"
-        with _writing(bare):
-            make_folder(bare / "refs")  # without it git does not take the folder for a repository
-            _point_packs(bare / "objects" / "pack", f"{repo.path}.git/objects/pack", snapshot)
-            for name, content in _git_files(snapshot).items():
-                make_folder((bare / name).parent)
-                write_file(bare / name, content)
+        require(self.served, snapshot.packs.values(), f"{repo}.git")
+        former, bare = self.git(repo), BareRepository(self.served, repo)
+        with writing(bare.folder):
+            bare.show(snapshot)
             make_folder(record.parent)
             write_file(record, wanted)
-            _drop_packs(bare / "objects" / "pack", {*snapshot.packs, *(former.packs if former else ())})
+            bare.drop_packs({*snapshot.packs, *(former.packs if former else ())})
         return True
 
     def publish_refs(self, repo: RepoId, refs: Mapping[str, str]) -> bool:
@@ -328,26 +272,28 @@ class Tree:
         Refs that are not named any more vanish; their commits stay.
         Raises StoreError when a commit was not published.
         """
+        from mirrortools import hubapi
+
         folder = self._folder(repo)
         for name, commit in refs.items():
             check_full_ref(name)
             if not (folder / "meta" / commit / "manifest.json").is_file():
                 raise StoreError(f"{repo}: {name} may not name {commit}: that revision is not in the tree")
         wanted, former = _quoted(refs), _quoted(self._former_refs(repo))
-        with _writing(folder / "refs"):
+        with writing(folder / "refs"):
             self._signposts().step_aside(repo, wanted, former)
             moved = _point_refs(folder / "refs", {name: f"../commits/{commit}" for name, commit in wanted.items()})
-            return _replace(folder / "meta" / "refs.json", _json(hubapi.refs(refs))) or moved
+            return replace_record(folder / "meta" / "refs.json", to_json(hubapi.refs(refs))) or moved
 
     def publish_statement(self, repo: RepoId, signed: Signed) -> None:
         """Show what the origin says of a repository. Raises StoreError, NoSpace."""
-        with _writing(self._folder(repo) / "meta"):
-            _replace(self._folder(repo) / "meta" / "statement.json", _json(signed.to_json()))
+        with writing(self._folder(repo) / "meta"):
+            replace_record(self._folder(repo) / "meta" / "statement.json", to_json(signed.to_json()))
 
     def statement(self, repo: RepoId) -> Signed | None:
         """What the origin says of a repository; None when it has said nothing, or the record is damaged."""
         try:
-            return _load(self._folder(repo) / "meta" / "statement.json", _signed_of)
+            return load(self._folder(repo) / "meta" / "statement.json", _signed_of)
         except StoreError:
             return None
 
@@ -379,18 +325,18 @@ class Tree:
 
     def refs(self, repo: RepoId) -> dict[str, str]:
         """Full ref names → commits as published; empty when the repository is unknown. Raises StoreError."""
-        return _load(self._folder(repo) / "meta" / "refs.json", _refs_of) or {}
+        return load(self._folder(repo) / "meta" / "refs.json", _refs_of) or {}
 
     def manifest(self, revision: Revision) -> Manifest | None:
         """The manifest of a published revision. Raises StoreError when it is damaged."""
         record = self._folder(revision.repo) / "meta" / revision.commit / "manifest.json"
-        return _load(record, Manifest.from_json)
+        return load(record, Manifest.from_json)
 
     def git(self, repo: RepoId) -> GitSnapshot | None:
         """What `git clone` sees. Raises StoreError when the record is damaged."""
         if not (self.served / f"{repo.path}.git" / "HEAD").is_file():
             return None
-        return _load(self._folder(repo) / "meta" / "git.json", GitSnapshot.from_json)
+        return load(self._folder(repo) / "meta" / "git.json", GitSnapshot.from_json)
 
     def commits(self, repo: RepoId) -> list[str]:
         """Every commit that is served, with a ref or without."""
@@ -422,38 +368,28 @@ class Tree:
         meta = self._folder(repo) / "meta"
         records = [(meta / "git.json", GitSnapshot.from_json), (meta / "refs.json", _refs_of)]
         records += [(record, Manifest.from_json) for record in meta.glob("*/manifest.json")]
-        damaged = [record for record, parse in records if _is_damaged(record, parse)]
-        with _writing(meta):
+        damaged = [record for record, parse in records if is_damaged(record, parse)]
+        with writing(meta):
             for record in damaged:
                 record.unlink()
             if damaged:
                 os.utime(meta)  # so that `stamp` tells
         if meta / "refs.json" in damaged and (git := self.git(repo)):
+            from mirrortools import hubapi
+
             commits = {name: git.peeled.get(name, oid) for name, oid in git.refs.items()}
-            with _writing(meta):
-                write_file(meta / "refs.json", _json(hubapi.refs(commits)))
+            with writing(meta):
+                write_file(meta / "refs.json", to_json(hubapi.refs(commits)))
         return bool(damaged)
 
     def wrong_links(self, manifest: Manifest) -> list[str]:
         """The files of a revision whose links or signposts do not lead where its manifest says, in a stable order."""
-        final = f"{manifest.revision.repo.path}/commits/{manifest.revision.commit}"
-        wrong = [path for path, entry in manifest.files.items() if self._leads(final, path) != entry.blob.path]
-        return sorted({*wrong, *self._signposts().wrong(manifest)})
-
-    def _leads(self, final: str, path: str) -> str | None:
-        """The blob's path that a link leads to, when it has the form of ours."""
-        link = f"{final}/{path}"
-        try:
-            target = os.readlink(f"{self.served}/{link}")  # noqa: PTH115  (of every file of a revision)
-        except OSError:
-            return None
-        up = "../" * link.count("/")
-        return target.removeprefix(up) if target.startswith(up) else None
+        return sorted({*self._revision(manifest, ()).wrong_links(), *self._signposts().wrong(manifest)})
 
     def forget(self, revision: Revision) -> None:
         """Take away the record of a revision, which is published anew when it is wanted. Raises StoreError."""
         record = self._folder(revision.repo) / "meta" / revision.commit / "manifest.json"
-        with _writing(record):
+        with writing(record):
             record.unlink(missing_ok=True)
             os.utime(record.parents[1])  # so that `stamp` tells
 
@@ -472,71 +408,6 @@ class Tree:
             raise StoreError(f"{repo.path}: cannot be served, the served tree uses this name for something else")
         return self.served / repo.path
 
-    def _require(self, blobs: Iterable[Blob], what: str) -> None:
-        for blob in blobs:
-            try:
-                size = os.stat(f"{self.served}/{blob.path}").st_size  # noqa: PTH116  (of every file of a revision)
-            except FileNotFoundError:
-                raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
-            if size != blob.size:
-                raise StoreError(f"{what}: not published, {blob.path} has {size} bytes, expected {blob.size}")
-
-    @contextmanager
-    def _staging(self, name: str) -> Iterator[Path]:
-        """An empty folder on the tree's file system that is gone afterwards."""
-        import shutil
-        import tempfile
-
-        with _writing(self.stage):
-            make_folder(self.stage)
-            stage = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=self.stage))
-            try:
-                stage.chmod(0o755)
-                yield stage
-            finally:
-                shutil.rmtree(stage, ignore_errors=True)
-
-
-@contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Say StoreError or NoSpace where the system says OSError."""
-    try:
-        yield
-    except OSError as error:
-        text = f"{error.filename2 or error.filename or place}: {error.strerror}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise NoSpace(f"{text}; free some space, then run it again") from error
-        raise StoreError(text) from error
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def _load(path: Path, parse: Callable[[Any], T]) -> T | None:
-    """What `parse` makes of a JSON file; None when there is no such file. Raises StoreError."""
-    try:
-        return parse(json.loads(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError, HostileTree) as error:
-        raise StoreError(f"{path}: damaged ({error}); sync this repository again") from error
-
-
-def _is_damaged(path: Path, parse: Callable[[Any], object]) -> bool:
-    try:
-        _load(path, parse)
-    except StoreError:
-        return True
-    return False
-
 
 def _signed_of(document: Mapping[str, Any]) -> Signed:
     from mirrortools.statements import Signed
@@ -554,41 +425,11 @@ def _mirrors_of(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, document["mirrors"]))
 
 
-def _replace(path: Path, content: bytes) -> bool:
-    """Write a file unless it already has this content; return whether it was written."""
-    if _content(path) == content:
-        return False
-    make_folder(path.parent)
-    write_file(path, content)
-    return True
-
-
-def _of_repository(publication: Publication) -> Iterator[str]:
-    """What a mirror needs of a repository besides its revisions."""
-    from mirrortools.revision import RSYNC_LIST
-
-    path = publication.repo.path
-    yield from (f"{blob.path}\n" for _, blob in sorted(publication.git.packs.items()))
-    names = ["git.json", "refs.json", "about.json", RSYNC_LIST, *(["mirrors.json"] if publication.mirrors else [])]
-    yield from (f"{path}/meta/{name}\n" for name in names)
-    yield f"{path}.git/\n{path}/refs/\n"
-    if _default_ref(publication):
-        yield f"{LATEST}/{path}\n"
-
-
-def _default_ref(publication: Publication) -> str | None:
-    """The ref that users mean when they name none: main, else what a clone checks out, else the first; its short name.
-
-    None when only commits are served.
-    """
-    names = sorted(hubapi.short_refs(publication.refs))
-    favourites = ("main", publication.git.head.removeprefix("refs/heads/"), *names)
-    return next((name for name in favourites if name in names), None)
-
-
 def _quoted(refs: Mapping[str, str]) -> dict[str, str]:
     """The names of links to refs (full names → commits) → commits."""
-    return {quote_ref(name): commit for name, commit in hubapi.short_refs(refs).items()}
+    from mirrortools.hubapi import short_refs
+
+    return {quote_ref(name): commit for name, commit in short_refs(refs).items()}
 
 
 def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:
@@ -599,47 +440,5 @@ def _point_refs(folder: Path, wanted: Mapping[str, str]) -> bool:
         if present.get(name) != wanted[name]:
             point_link(folder / name, wanted[name])
     dropped = present.keys() - wanted.keys()
-    _unlink(folder, dropped)
+    unlink_all(folder, dropped)
     return bool(dropped) or any(present.get(name) != target for name, target in wanted.items())
-
-
-def _unlink(folder: Path, names: Collection[str]) -> None:
-    for name in names:
-        (folder / name).unlink()
-    if names:
-        sync_folder(folder)
-
-
-def _point_packs(folder: Path, final: str, snapshot: GitSnapshot) -> None:
-    from mirrortools.revision import link_target
-
-    make_folder(folder)
-    for name, blob in sorted(snapshot.packs.items()):
-        link, target = folder / name, link_target(final, blob)
-        if not link.is_symlink() or str(link.readlink()) != target:
-            point_link(link, target)
-
-
-def _drop_packs(folder: Path, kept: Container[str]) -> None:
-    _unlink(folder, [link.name for link in folder.iterdir() if link.name not in kept])
-
-
-def _git_files(snapshot: GitSnapshot) -> dict[str, bytes]:
-    """The files of a bare repository but for its packs, in the order in which they must be written."""
-    head = snapshot.head if snapshot.head.startswith("refs/") else f"refs/heads/{snapshot.head}"
-    check_full_ref(head)
-    packs = [f"P {name}\n" for name in sorted(snapshot.packs) if name.endswith(".pack")]
-    packed, listed = ["# pack-refs with: peeled fully-peeled sorted \n"], []
-    for name, oid in sorted(snapshot.refs.items()):
-        packed.append(f"{oid} {name}\n")
-        listed.append(f"{oid}\t{name}\n")
-        if peeled := snapshot.peeled.get(name):
-            packed.append(f"^{peeled}\n")
-            listed.append(f"{peeled}\t{name}^{{}}\n")
-    return {
-        "config": _GIT_CONFIG,
-        "objects/info/packs": "".join([*packs, "\n"]).encode(),
-        "packed-refs": "".join(packed).encode(),
-        "info/refs": "".join(listed).encode(),
-        "HEAD": f"ref: {head}\n".encode(),
-    }

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirrortools import signposts
+from mirrortools import bare, changes, commits, records, signposts
 from mirrortools import tree as tree_module
 from mirrortools.errors import HostileTree, StoreError
 from mirrortools.model import (
@@ -344,7 +344,11 @@ class Killed(BaseException):
 
 
 WRITES: Mapping[Any, tuple[str, ...]] = {
-    tree_module: ("move_folder", "point_link", "write_file", "_unlink"),
+    tree_module: ("point_link", "write_file", "unlink_all"),
+    bare: ("point_link", "write_file", "unlink_all"),
+    changes: ("point_link",),
+    commits: ("move_folder",),
+    records: ("write_file",),
     Signposts: ("put_up", "step_aside", "follow"),
     signposts: ("make_folder", "sync_folder", "_write_marks", "_write_links"),
 }
