@@ -85,6 +85,12 @@ def sshd(shared_sshd: Sshd) -> Iterator[Sshd]:
 
 
 @pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    """The root of a host that syncs."""
+    return tmp_path / "origin"
+
+
+@pytest.fixture
 def repo(request: pytest.FixtureRequest) -> str:
     """The name of a repository that no other test uses."""
     name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:60].strip("-")

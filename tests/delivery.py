@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from mirrortools.config import EdgeConfig
+from mirrortools.errand import Delivery, Progress, no_progress
 from mirrortools.files import make_folder
 from mirrortools.here import Here
 from mirrortools.model import Blob, Entry, GitSnapshot, Manifest, Publication, RepoId, Revision
+from mirrortools.pool import EdgePool, Scope
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer
 from mirrortools.store import Store
-from mirrortools.transports import receiver_archive
+from mirrortools.transports import installed_receiver, receiver_archive
 from mirrortools.transports.archive import packed
 from tests.servers.sshd import Sshd
 
@@ -97,6 +100,22 @@ def ssh_edge(sshd: Sshd, root: Path, name: str = "bj1", **more: Any) -> EdgeConf
 def local_edge(root: Path, name: str = "disk1", **more: Any) -> EdgeConfig:
     """An edge that is a folder of this host."""
     return replace(EdgeConfig(name, f"file://{quote(str(root))}", None, None, None, "127.0.0.1:80"), **more)
+
+
+def bound_edge(sshd: Sshd, root: Path, name: str = "bj1", *words: str, **more: Any) -> EdgeConfig:
+    """An edge whose key is bound to an installed receiver with these words, as provisioning binds it."""
+    receiver = root.with_name(f"{name}-receiver.pyz")
+    receiver.write_bytes(installed_receiver())
+    command = shlex.join(["python3", "-I", str(receiver), f"--edge={name}", *words, str(root)]).replace('"', '\\"')
+    sshd.authorize(f'restrict,command="{command}"')
+    return ssh_edge(sshd, root, name, **more)
+
+
+def run(edge: EdgeConfig, origin: Path, shown: Publication, progress: Progress = no_progress) -> Delivery:
+    """One run with one edge and one repository."""
+    with EdgePool(Scope({edge.name: edge}, origin)) as pool:
+        [delivery] = pool.deliver(shown, [edge.name], progress)
+    return delivery
 
 
 @contextmanager

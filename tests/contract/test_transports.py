@@ -34,13 +34,6 @@ MIB = 1 << 20
 Edge = Callable[[Path], EdgeConfig]
 
 
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd for all tests of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
 @pytest.fixture(params=list(KINDS))
 def edge(request: pytest.FixtureRequest, sshd: Sshd) -> Edge:
     """Makes an edge of each kind out of a root."""

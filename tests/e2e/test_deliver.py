@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,7 +21,7 @@ from mirrortools.steps import Step
 from mirrortools.store import Store
 from mirrortools.transports.ssh import SshTransport
 from mirrortools.tree import Tree
-from tests.delivery import NOWHERE, TALK_BYTES, local_edge, noise, publication, served_files, sha256_blob, ssh_edge
+from tests.delivery import NOWHERE, TALK_BYTES, local_edge, noise, publication, run, served_files, sha256_blob, ssh_edge
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
@@ -33,19 +32,6 @@ FILES = {
     "config.json": b"{}",
     "empty": b"",
 }
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd, behind which lie all edges of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """The root of the host that syncs."""
-    return tmp_path / "origin"
 
 
 @pytest.fixture
@@ -261,8 +247,7 @@ def test_an_unknown_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publica
     """Nothing is trusted on first sight; the message says which file wants the key."""
     known = tmp_path / "known hosts"
     known.write_text("")
-    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(ssh_edge(sshd, tmp_path / "bj1", known_hosts=known), origin, shown)
 
     assert isinstance(delivery.error, EdgeUnreachable)
     assert f"its host key is not known: compare it with the host's own, then add it to {known}" in str(delivery.error)
@@ -274,8 +259,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publicat
     known = tmp_path / "known_hosts"
     other_key = (sshd.folder / "user_key.pub").read_text()
     known.write_text(f"[127.0.0.1]:{sshd.port} {other_key}")
-    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1", known_hosts=known)}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(ssh_edge(sshd, tmp_path / "bj1", known_hosts=known), origin, shown)
 
     assert isinstance(delivery.error, EdgeUnreachable)
     assert "its host key is not the known one" in str(delivery.error)
@@ -284,8 +268,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, origin: Path, shown: Publicat
 def test_a_key_that_is_not_accepted_is_explained(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """The message says where the public key belongs; no password is asked for."""
     edge = ssh_edge(sshd, tmp_path / "bj1", identity_file=sshd.folder / "host_key")
-    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(edge, origin, shown)
 
     assert isinstance(delivery.error, EdgeUnreachable)
     assert "add the public key to authorized_keys there" in str(delivery.error)
@@ -333,8 +316,7 @@ def test_the_environment_does_not_change_what_ssh_and_rsync_do(
         "PYTHONPATH": "/nowhere",
     }.items():
         monkeypatch.setenv(name, value)
-    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(ssh_edge(sshd, tmp_path / "bj1"), origin, shown)
 
     assert delivery.error is None
     assert served_files(tmp_path / "bj1", shown) == FILES
@@ -355,8 +337,7 @@ def test_repositories_may_be_delivered_from_several_threads(sshd: Sshd, origin: 
 def test_blobs_are_read_only_and_folders_can_be_read_by_all(origin: Path, shown: Publication, tmp_path: Path) -> None:
     """Nginx runs as another user than the one that delivers."""
     root = tmp_path / "disk1"
-    with EdgePool(Scope({"disk1": local_edge(root)}, origin)) as pool:
-        pool.deliver(shown, ["disk1"])
+    run(local_edge(root), origin, shown)
 
     assert {(root / "public" / blob.path).stat().st_mode & 0o777 for blob in shown.blobs} == {0o444}
     assert all(path.stat().st_mode & 0o055 == 0o055 for path in (root / "public").rglob("*") if path.is_dir())
@@ -365,8 +346,7 @@ def test_blobs_are_read_only_and_folders_can_be_read_by_all(origin: Path, shown:
 def test_a_closed_pool_leaves_nothing_running(sshd: Sshd, origin: Path, shown: Publication, tmp_path: Path) -> None:
     """No process stays on the edge, and no socket on the origin."""
     sshd.kill_sessions()
-    with EdgePool(Scope({"bj1": ssh_edge(sshd, tmp_path / "bj1")}, origin)) as pool:
-        pool.deliver(shown, ["bj1"])
+    run(ssh_edge(sshd, tmp_path / "bj1"), origin, shown)
 
     assert list((origin / "state" / "ssh").iterdir()) == []
     assert list((tmp_path / "bj1" / "state" / "incoming").iterdir()) == []
@@ -382,8 +362,7 @@ def test_on_a_slow_way_what_shrinks_is_compressed(
     shown = publication(origin, files)
     edge = ssh_edge(sshd, tmp_path / "bj1", rate_limit_bytes_s=limit)
     sshd.forget()
-    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(edge, origin, shown)
 
     assert delivery.error is None
     assert served_files(tmp_path / "bj1", shown) == files

@@ -8,7 +8,6 @@ import pty
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,13 +20,6 @@ from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
 REPO = "acme/tiny"
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd, behind which lie the edges of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
 
 
 class Site(Mirror):
@@ -58,7 +50,6 @@ class Site(Mirror):
 @pytest.fixture
 def site(tmp_path: Path, sshd: Sshd) -> Site:
     """An origin without repositories and edges."""
-    sshd.forget()
     return Site(tmp_path, sshd)
 
 

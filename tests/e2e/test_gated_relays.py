@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,8 @@ from mirrortools.errand import Delivery
 from mirrortools.errors import NoSpace
 from mirrortools.model import Publication, RepoId
 from mirrortools.pool import EdgePool, Scope
-from mirrortools.transports import installed_receiver
 from mirrortools.tree import Tree
-from tests.delivery import noise, publication, served_files, ssh_edge
+from tests.delivery import bound_edge, noise, publication, served_files
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
@@ -38,12 +36,7 @@ def edges(tmp_path: Path) -> Iterator[dict[str, EdgeConfig]]:
         found = {}
         for name in ("bj1", "sh1"):
             sshd = running.enter_context(Sshd(tmp_path / f"sshd-{name}"))
-            receiver = tmp_path / f"{name}.pyz"
-            receiver.write_bytes(installed_receiver())
-            limit = f"--incoming-limit={LIMIT_BYTES}"
-            words = ["python3", "-I", str(receiver), f"--edge={name}", limit, str(tmp_path / name)]
-            sshd.authorize(f'restrict,command="{shlex.join(words)}"')
-            found[name] = ssh_edge(sshd, tmp_path / name, name)
+            found[name] = bound_edge(sshd, tmp_path / name, name, f"--incoming-limit={LIMIT_BYTES}")
         yield found
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import stat
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +20,10 @@ from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer
 from mirrortools.store import Store
-from mirrortools.transports import Session, installed_receiver, receiver_archive, transport_to
+from mirrortools.transports import Session, receiver_archive, transport_to
 from mirrortools.tree import Tree
 from tests.clients import curl
-from tests.delivery import noise, publication, ssh_edge
+from tests.delivery import bound_edge, noise, publication
 from tests.mirror import Mirror
 from tests.servers import Nginx, free_port
 from tests.servers.sshd import Sshd
@@ -33,13 +31,6 @@ from tests.servers.sshd import Sshd
 MARK = "hush"
 MODEL = "acme/hush-model"
 FILES = {"config.json": b"{}", "model.bin": noise(300_000, 1)}
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd, behind which lie the edges of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
 
 
 def everything(folder: Path) -> str:
@@ -56,7 +47,6 @@ def everything(folder: Path) -> str:
 @pytest.fixture
 def site(tmp_path: Path, sshd: Sshd) -> Mirror:
     """An origin with a public model on two edges, and a private one for the edge `vault` alone."""
-    sshd.heal()
     for name, files in (("acme/open", FILES), (MODEL, FILES)):
         (tmp_path / "source" / name).mkdir(parents=True)
         for path, content in files.items():
@@ -134,20 +124,9 @@ def test_an_edge_that_may_not_is_an_error_of_the_configuration(site: Mirror, edg
 
 
 @pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """The root of the host that syncs."""
-    return tmp_path / "origin"
-
-
-@pytest.fixture
 def edge(sshd: Sshd, tmp_path: Path) -> EdgeConfig:
     """An edge whose key is bound to an installed receiver, as provisioning binds it."""
-    (tmp_path / "receiver.pyz").write_bytes(installed_receiver())
-    words = ["python3", "-I", str(tmp_path / "receiver.pyz"), "--edge=bj1", str(tmp_path / "edge")]
-    command = shlex.join(words).replace('"', '\\"')
-    sshd.heal()
-    sshd.authorize(f'restrict,command="{command}"')
-    return ssh_edge(sshd, tmp_path / "edge", private=True)
+    return bound_edge(sshd, tmp_path / "edge", private=True)
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from mirrortools.sealing import SealedSession
 from mirrortools.seals import SEAL, sealed_text
 from mirrortools.signing import Signer
 from mirrortools.store import Store
-from mirrortools.transports import Batch, Session, installed_receiver, receiver_archive, transport_to
+from mirrortools.transports import Batch, Session, receiver_archive, transport_to
 from mirrortools.tree import Tree
-from tests.delivery import REPO, TALK_BYTES, noise, publication, put, sealed, served_files, sha256_blob, ssh_edge
+from tests.delivery import REPO, TALK_BYTES, bound_edge, noise, publication, put, run, sealed, served_files, sha256_blob
 from tests.servers.ports import free_port
 from tests.servers.sshd import Sshd
 
@@ -42,28 +42,10 @@ TIMEOUT_S = 20
 CALL_S = 0.5
 
 
-@pytest.fixture(scope="module")
-def installed_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """An sshd that would allow everything that a key's options do not forbid."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
 @pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """The root of the host that syncs."""
-    return tmp_path / "origin"
-
-
-@pytest.fixture
-def edge(installed_sshd: Sshd, tmp_path: Path) -> EdgeConfig:
+def edge(sshd: Sshd, tmp_path: Path) -> EdgeConfig:
     """An edge whose key is bound to an installed receiver, as provisioning binds it."""
-    receiver = tmp_path / "receiver.pyz"
-    receiver.write_bytes(installed_receiver())
-    words = ["python3", "-I", str(receiver), "--edge=bj1", f"--incoming-limit={LIMIT_BYTES}", str(tmp_path / "edge")]
-    command = shlex.join(words).replace('"', '\\"')
-    installed_sshd.authorize(f'restrict,command="{command}"')
-    return ssh_edge(installed_sshd, tmp_path / "edge")
+    return bound_edge(sshd, tmp_path / "edge", "bj1", f"--incoming-limit={LIMIT_BYTES}")
 
 
 @pytest.fixture
@@ -71,8 +53,7 @@ def shown(origin: Path, edge: EdgeConfig) -> Publication:
     """What the edge shows before the key is stolen."""
     shown = publication(origin, FILES)
     Tree(origin).publish(shown)
-    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
-        [delivery] = pool.deliver(shown, ["bj1"])
+    delivery = run(edge, origin, shown)
     assert delivery.error is None
     assert served_files(edge.root, shown) == FILES
     return shown
@@ -159,7 +140,7 @@ def nobody_calls() -> Iterator[int]:
 
 
 def test_deliveries_go_on_as_with_a_receiver_that_is_sent(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication
 ) -> None:
     """The same commands; a changed blob travels as a delta; a broken delivery goes on where it stopped."""
     changed = {**FILES, "model.safetensors": FILES["model.safetensors"][: 2 * MIB] + noise(MIB, 9)}
@@ -168,15 +149,14 @@ def test_deliveries_go_on_as_with_a_receiver_that_is_sent(
     whole = origin / "public" / sha256_blob(noise(2 * MIB, 5)).path
     (edge.root / INCOMING).mkdir()
     (edge.root / INCOMING / whole.name).write_bytes(whole.read_bytes()[:MIB])
-    installed_sshd.forget()
-    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
-        [delivery] = pool.deliver(newer, ["bj1"])
+    sshd.forget()
+    delivery = run(edge, origin, newer)
 
     assert delivery.error is None
     assert served_files(edge.root, newer) == {**changed, "new.safetensors": noise(2 * MIB, 5)}
     assert delivery.bytes_saved >= 2 * MIB - (64 << 10)
-    assert installed_sshd.received_bytes() < 2 * MIB + TALK_BYTES
-    assert installed_sshd.logins() == 1
+    assert sshd.received_bytes() < 2 * MIB + TALK_BYTES
+    assert sshd.logins() == 1
 
 
 def test_an_older_receiver_names_the_command_that_brings_the_new_one(edge: EdgeConfig, tmp_path: Path) -> None:
@@ -192,7 +172,7 @@ def test_an_older_receiver_names_the_command_that_brings_the_new_one(edge: EdgeC
 
 
 @pytest.mark.parametrize("options", [(), ("-tt",)])
-def test_no_shell_and_no_other_program(installed_sshd: Sshd, edge: EdgeConfig, options: Sequence[str]) -> None:
+def test_no_shell_and_no_other_program(sshd: Sshd, edge: EdgeConfig, options: Sequence[str]) -> None:
     """Nor a terminal: whatever is asked for, the receiver answers that it is not for that."""
     asked: Sequence[Sequence[str]] = (
         (),
@@ -203,7 +183,7 @@ def test_no_shell_and_no_other_program(installed_sshd: Sshd, edge: EdgeConfig, o
         ("`id`", ";", "id"),
     )
     for words in asked:
-        done = ssh(installed_sshd, *words, options=options, data=b"id\n")
+        done = ssh(sshd, *words, options=options, data=b"id\n")
 
         assert done.returncode != 0
         assert b"uid=" not in done.stdout + done.stderr
@@ -211,20 +191,20 @@ def test_no_shell_and_no_other_program(installed_sshd: Sshd, edge: EdgeConfig, o
         assert b"mirrortools: this key" in done.stderr or b"PTY allocation request failed" in done.stderr
 
 
-def test_what_is_sent_as_a_receiver_is_not_run(installed_sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
+def test_what_is_sent_as_a_receiver_is_not_run(sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
     """A program in the place of the receiver, and one in the place of what would start it, are read past."""
     evil = f"open({str(tmp_path / 'was-here')!r}, 'w')".encode()
     words = ["python3", "-I", "-c", shlex.quote(evil.decode()), str(len(evil)), str(edge.root)]
-    done = ssh(installed_sshd, *words, data=evil)
+    done = ssh(sshd, *words, data=evil)
 
     assert done.returncode == 0
     assert not (tmp_path / "was-here").exists()
 
 
-def test_no_sftp_and_no_scp(installed_sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
+def test_no_sftp_and_no_scp(sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
     """The subsystem ends at the same door."""
-    place = f"{installed_sshd.user}@127.0.0.1:/etc/passwd"
-    port = ["-P" if option == "-p" else option for option in installed_sshd.options]
+    place = f"{sshd.user}@127.0.0.1:/etc/passwd"
+    port = ["-P" if option == "-p" else option for option in sshd.options]
     for program in (["sftp", *port], ["scp", *port], ["scp", "-O", *port]):
         done = subprocess.run([*program, place, str(tmp_path / "got")], capture_output=True, timeout=TIMEOUT_S)
         assert done.returncode != 0
@@ -232,27 +212,27 @@ def test_no_sftp_and_no_scp(installed_sshd: Sshd, edge: EdgeConfig, tmp_path: Pa
     assert not (tmp_path / "got").exists()
 
 
-def test_no_forwarding_and_no_terminal(installed_sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
+def test_no_forwarding_and_no_terminal(sshd: Sshd, edge: EdgeConfig, tmp_path: Path) -> None:
     """Of ports in both directions, of sockets, of agents, of X11; no tun device; no pty for the receiver."""
     target, listening = free_port(), free_port()
     asked = [
-        ("-W", f"127.0.0.1:{installed_sshd.port}"),
+        ("-W", f"127.0.0.1:{sshd.port}"),
         ("-o", "ExitOnForwardFailure=yes", "-R", f"127.0.0.1:{listening}:127.0.0.1:{target}"),
         ("-o", "ExitOnForwardFailure=yes", "-R", f"{tmp_path}/socket:127.0.0.1:{target}"),
         ("-w", "any"),
     ]
     for options in asked:
-        done = ssh(installed_sshd, options=options)
+        done = ssh(sshd, options=options)
         assert done.returncode != 0, options
         assert b"SSH-2.0" not in done.stdout
     assert not (tmp_path / "socket").exists()
 
-    said = ssh(installed_sshd, "true", options=("-v", "-A", "-X", "-tt")).stderr.decode(errors="replace")
+    said = ssh(sshd, "true", options=("-v", "-A", "-X", "-tt")).stderr.decode(errors="replace")
     assert "PTY allocation request failed" in said
     assert "SSH_AUTH_SOCK" not in said
 
 
-def test_no_file_is_read(installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path) -> None:
+def test_no_file_is_read(sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path) -> None:
     """An rsync that would send is never started."""
     got = tmp_path / "got"
     asked = (
@@ -264,7 +244,7 @@ def test_no_file_is_read(installed_sshd: Sshd, edge: EdgeConfig, shown: Publicat
         ("-s", "EDGE::module/"),
     )
     for words in asked:
-        done = rsync(installed_sshd, *words, f"{got}/")
+        done = rsync(sshd, *words, f"{got}/")
 
         assert done.returncode != 0
         assert not got.exists() or list(got.iterdir()) == []
@@ -272,7 +252,7 @@ def test_no_file_is_read(installed_sshd: Sshd, edge: EdgeConfig, shown: Publicat
 
 @pytest.mark.parametrize("options", [("-s", "--append", "--perms"), ("--inplace", "-R")])
 def test_nothing_is_written_elsewhere(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path, options: Sequence[str]
+    sshd: Sshd, edge: EdgeConfig, shown: Publication, tmp_path: Path, options: Sequence[str]
 ) -> None:
     """Public files, keys, other folders of the root and of the host are as they were."""
     (tmp_path / "outside").mkdir()
@@ -289,14 +269,14 @@ def test_nothing_is_written_elsewhere(
         "",
     )
     for place in places:
-        done = rsync(installed_sshd, *options, str(tmp_path / "evil"), f"EDGE:{place}")
+        done = rsync(sshd, *options, str(tmp_path / "evil"), f"EDGE:{place}")
 
         assert done.returncode != 0
         assert (everything(edge.root), everything(tmp_path / "outside")) == before
 
 
 def test_options_of_the_other_sides_rsync_cannot_be_chosen(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """Even where it may write: an option that no origin has ends the call."""
     outside = tmp_path / "outside"
@@ -322,7 +302,7 @@ def test_options_of_the_other_sides_rsync_cannot_be_chosen(
     )
     for options in asked:
         words = ["-s", "--append", *options, str(tmp_path / "evil")]
-        done = rsync(installed_sshd, *words, f"EDGE:{edge.root}/{INCOMING}/")
+        done = rsync(sshd, *words, f"EDGE:{edge.root}/{INCOMING}/")
 
         assert done.returncode != 0
         assert "uid=" not in done.stdout
@@ -330,7 +310,7 @@ def test_options_of_the_other_sides_rsync_cannot_be_chosen(
 
 
 def test_what_rsync_may_bring_are_plain_files_in_one_folder(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """A client that claims other options than the edge runs with: no links, no devices, no folders, no set-user-id."""
     evil = tmp_path / "evil"
@@ -343,7 +323,7 @@ def test_what_rsync_may_bring_are_plain_files_in_one_folder(
     with ExitStack() as stack:
         begin(greeted(stack, edge, origin), sha256_blob(b"evil"))
     before = everything(edge.root / "public")
-    shell = liar(tmp_path, installed_sshd, edge)
+    shell = liar(tmp_path, sshd, edge)
     for options in ([], ["-l"], ["-R"]):
         words = ["rsync", f"--rsh={shell}", "--append", "-p", *options, f"{evil}/plain", f"{evil}/link", f"{evil}/pipe"]
         words += [f"{evil}/folder", "x:y"]
@@ -357,7 +337,7 @@ def test_what_rsync_may_bring_are_plain_files_in_one_folder(
 
 
 def test_a_link_in_incoming_leads_nowhere(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """Should one ever come to be there, it is removed before rsync may write, and is no way to adopt a file."""
     secret = tmp_path / "secret"
@@ -385,8 +365,7 @@ def test_nothing_is_published_moved_back_or_removed_without_the_origins_signatur
     older = Signer(origin).signed(shown)
     newer = publication(origin, {**FILES, "config.json": b'{"newer": true}'})
     Tree(origin).publish(newer)
-    with EdgePool(Scope({"bj1": edge}, origin)) as pool:
-        [delivery] = pool.deliver(newer, ["bj1"])
+    delivery = run(edge, origin, newer)
     assert delivery.changed
     before = everything(edge.root / "public")
     thief = tmp_path / "thief"
@@ -412,7 +391,7 @@ def test_nothing_is_published_moved_back_or_removed_without_the_origins_signatur
 
 
 def test_no_delivery_begins_without_the_origins_signature(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """None, a thief's, the origin's of another conversation or of other blobs: no lock, no folder, no blob."""
     evil = sha256_blob(b"evil")
@@ -465,12 +444,12 @@ def test_no_blob_comes_in_that_the_origin_did_not_name(
 
 
 def test_nobody_writes_into_what_is_being_adopted(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication
 ) -> None:
     """A thief's rsync, which may hold any file in incoming open, has ended before the edge hashes what came."""
     blob, content = sha256_blob(noise(MIB, 9)), noise(MIB, 9)
     words = "".join(f"{word}\0" for word in ("rsync", "--append", ".", f"{edge.root}/{INCOMING}/", ""))
-    command = ["ssh", *installed_sshd.options, "-l", installed_sshd.user, "127.0.0.1", "rsync --server -spe.LsfxCIvu"]
+    command = ["ssh", *sshd.options, "-l", sshd.user, "127.0.0.1", "rsync --server -spe.LsfxCIvu"]
     adopted = threading.Event()
     with ExitStack() as stack:
         session = greeted(stack, edge, origin)
@@ -525,7 +504,7 @@ def test_a_relay_connects_to_whom_the_origin_names(
 
 
 def test_the_disk_is_not_filled_beyond_the_limit(
-    installed_sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
+    sshd: Sshd, edge: EdgeConfig, origin: Path, shown: Publication, tmp_path: Path
 ) -> None:
     """The origin is told before it sends; a thief who sends all the same is stopped, and the message says by what."""
     content = noise(64 * MIB)
@@ -563,13 +542,11 @@ def test_many_small_files_are_stopped_too(edge: EdgeConfig, origin: Path, shown:
     assert Store(edge.root).missing(blobs) == sorted(blobs)
 
 
-def test_a_gate_takes_what_comes_compressed(
-    installed_sshd: Sshd, edge: EdgeConfig, shown: Publication, origin: Path
-) -> None:
+def test_a_gate_takes_what_comes_compressed(sshd: Sshd, edge: EdgeConfig, shown: Publication, origin: Path) -> None:
     """On a slow way texts come at a fraction of their size, and arrive as they are."""
     files = {**FILES, "data.safetensors": b"".join(b'{"id": %d, "text": "a line"}\n' % n for n in range(100_000))}
     newer = publication(origin, files)
-    installed_sshd.forget()
+    sshd.forget()
     with EdgePool(Scope({"bj1": replace(edge, rate_limit_bytes_s=8 * MIB)}, origin, [shown.repo])) as pool:
         [delivery] = pool.deliver(newer, ["bj1"])
 

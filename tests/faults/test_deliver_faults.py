@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -37,6 +37,7 @@ from tests.delivery import (
     local_edge,
     noise,
     publication,
+    run,
     served_files,
     small_disk,
     ssh_edge,
@@ -47,26 +48,6 @@ MIB = 1 << 20
 WAIT_S = 60
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(8 * MIB, 2), "config.json": b"{}", "added.txt": b"new"}
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd, behind which lie the edges of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """The root of the host that syncs."""
-    return tmp_path / "origin"
-
-
-def run(edge: EdgeConfig, origin: Path, shown: Publication, progress: errand.Progress = errand.no_progress) -> Delivery:
-    """One run with one edge and one repository."""
-    with EdgePool(Scope({edge.name: edge}, origin)) as pool:
-        [delivery] = pool.deliver(shown, [edge.name], progress)
-    return delivery
 
 
 def once(act: Callable[[], object], at_bytes: int) -> errand.Progress:

@@ -7,49 +7,27 @@ import os
 import subprocess
 import time
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from mirrortools.config import EdgeConfig
 from mirrortools.errand import Delivery
 from mirrortools.errors import EdgeRefused, Locked, NoSpace
 from mirrortools.files import make_folder
 from mirrortools.frames import PROTOCOL_VERSION
 from mirrortools.intake import ABANDONED_S
 from mirrortools.locks import RepositoryLock
-from mirrortools.model import Publication, RepoId, quote_ref
+from mirrortools.model import RepoId, quote_ref
 from mirrortools.pool import EdgePool, Scope
 from mirrortools.transports import installed_receiver
-from tests.delivery import noise, publication, served_files, small_disk, ssh_edge
+from tests.delivery import noise, publication, run, served_files, small_disk, ssh_edge
 from tests.servers.sshd import Sshd
 
 MIB = 1 << 20
 OLD = {"model.safetensors": noise(MIB, 1), "config.json": b"{}"}
 NEW = {"model.safetensors": noise(4 * MIB, 2), "config.json": b"{}"}
-
-
-@pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    """One sshd, behind which lie the edges of this file."""
-    with Sshd(tmp_path_factory.mktemp("sshd")) as server:
-        yield server
-
-
-@pytest.fixture
-def origin(tmp_path: Path) -> Path:
-    """The root of the host that syncs."""
-    return tmp_path / "origin"
-
-
-def run(edge: EdgeConfig, origin: Path, shown: Publication) -> Delivery:
-    """One run with one edge and one repository."""
-    with EdgePool(Scope({edge.name: edge}, origin)) as pool:
-        [delivery] = pool.deliver(shown, [edge.name])
-    return delivery
 
 
 def fill(path: Path) -> None:
