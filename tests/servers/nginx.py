@@ -7,14 +7,12 @@ import pwd
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.ports import port_answers
-from tests.servers.process import Process, program
+from tests.servers.process import Process, Startable, program
 
 
-class Nginx:
+class Nginx(Startable):
     """nginx that runs `config` (its text, or the path of a file) until the `with` block ends.
 
     `folder` takes the configuration, the error log and nginx's own messages. It is up when all of `ports`
@@ -41,15 +39,6 @@ class Nginx:
     def stop(self) -> None:
         """End nginx; connections that are open are closed."""
         self._process.stop()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _written(self, text: str) -> Path:
         path = self.folder / "nginx.conf"

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from tests.servers.process import Process, ServerError, program
+from tests.servers.process import Process, ServerError, Startable, program
 
 STOP_TIMEOUT_S: Final = 10
 COMMAND_TIMEOUT_S: Final = 60
@@ -40,7 +40,7 @@ AllowIsolate=yes
 _numbers = itertools.count(1)
 
 
-class Machine:
+class Machine(Startable):
     """A booted systemd. What it writes lies in memory, below `folder`, and is gone afterwards.
 
     It sees this host's root file system, and what `binds` names, read-only: its path → ours. Its files can be reached
@@ -96,15 +96,6 @@ class Machine:
     def stop(self) -> None:
         """Shut down and forget everything."""
         self._running.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _mount(self, running: ExitStack) -> None:
         memory = self.folder / "memory"

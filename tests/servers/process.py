@@ -7,9 +7,12 @@ import shutil
 import signal
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 START_TIMEOUT_S = 30
 STOP_TIMEOUT_S = 5
@@ -17,6 +20,27 @@ STOP_TIMEOUT_S = 5
 
 class ServerError(Exception):
     """A server could not be started; the text ends with what the program itself said."""
+
+
+class Startable(ABC):
+    """What runs from `start` to `stop`, and as a context manager for as long as the block."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and return when it answers. Raises ServerError, and then nothing runs."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End it."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
 
 class Process:

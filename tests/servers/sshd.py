@@ -8,15 +8,13 @@ import signal
 import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.servers.ports import free_port, port_answers
-from tests.servers.process import Process, program
+from tests.servers.process import Process, Startable, program
 from tests.servers.relay import Relay
 
 
-class Sshd:
+class Sshd(Startable):
     """sshd for the current user, with everything in `folder`, behind a relay that counts.
 
     Clients need `port` or `url`, `identity_file` and `known_hosts`.
@@ -107,15 +105,6 @@ class Sshd:
     def stop(self) -> None:
         """End sshd and break its connections; `start` brings it back at the same port."""
         self._running.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _prepare(self) -> None:
         if os.geteuid() == 0:

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from string import Template
-from types import TracebackType
-from typing import Self
 
 from tests.servers.access_log import LOG_FORMAT, AccessLog, Request
 from tests.servers.author import LFS_PATTERNS, Author, Change, run_git
@@ -18,13 +16,13 @@ from tests.servers.faults import Faults
 from tests.servers.front import Front
 from tests.servers.nginx import Nginx, user_directive
 from tests.servers.ports import free_port
-from tests.servers.process import Process, ServerError, program
+from tests.servers.process import Process, ServerError, Startable, program
 
 PROJECT = Path(__file__).parents[2]
 GIFTLESS = PROJECT / ".venvs" / "giftless" / "bin" / "waitress-serve"
 
 
-class GitLfsUpstream(Faults):
+class GitLfsUpstream(Faults, Startable):
     """A git-LFS host on loopback with everything in `folder`.
 
     A repository is `org/name` or `datasets/org/name`; it is made by its first commit. `url` is what a
@@ -156,15 +154,6 @@ class GitLfsUpstream(Faults):
     def stop(self) -> None:
         """End the servers, as when the host is down; `start` brings it back, healed, at the same URL."""
         self._running.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def _author_url(self) -> str:
