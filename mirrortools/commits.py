@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +49,10 @@ class ServedRevision:
     def _in(self, part: str) -> Path:
         return self.folder / part / self._manifest.revision.commit
 
-    def publish(self) -> bool:
+    def publish(self, former: Callable[[], Path | None] = lambda: None) -> bool:
         """Put files, API answers and metalinks in place; return whether anything changed.
 
+        `former` gives the folder of the revision that was published last, whose links are given second names.
         Raises StoreError, NoSpace.
         """
         meta, commits = self._in("meta"), self._in("commits")
@@ -60,7 +61,7 @@ class ServedRevision:
             return False
         require(self.files.served, self._manifest.iter_blobs(), str(self._manifest.revision))
         with staging(self.stages, commits.name) as stage:
-            self.files.write_links(stage / "files")
+            self.files.write_links(stage / "files", former())
             self.files.write_meta(stage / "meta")
             move_folder(stage / "files", commits)
             move_folder(stage / "meta", meta)

@@ -42,8 +42,12 @@ class RevisionFiles:
     served: Path
     is_private: bool = False
 
-    def write_links(self, stage: Path) -> None:
-        """Write the files themselves as they must be when `stage` is renamed to its place."""
+    def write_links(self, stage: Path, former: Path | None = None) -> None:
+        """Write the files themselves as they must be when `stage` is renamed to its place.
+
+        What is the same in the folder of a `former` revision gets a second name instead: that takes a third of the
+        time, and neither an inode nor, where a target is long, a block.
+        """
         final = f"{self.manifest.revision.repo.path}/commits/{self.manifest.revision.commit}"
         stage.mkdir()
         made = {""}
@@ -53,7 +57,8 @@ class RevisionFiles:
                 (stage / folder).mkdir(parents=True, exist_ok=True)
                 made.add(folder)
             target = link_target(f"{final}/{folder}" if folder else final, entry.blob)
-            os.symlink(target, f"{stage}/{path}")  # noqa: PTH211  (tens of thousands of them)
+            if not (former and _is_linked_again(f"{former}/{path}", target, f"{stage}/{path}")):
+                os.symlink(target, f"{stage}/{path}")  # noqa: PTH211  (tens of thousands of them)
 
     def write_meta(self, stage: Path) -> None:
         """Write all that is said about the revision."""
@@ -134,6 +139,17 @@ def require(served: Path, blobs: Iterable[Blob], what: str) -> None:
             raise StoreError(f"{what}: not published, {blob} is not in the store; sync again") from None
         if size != blob.size:
             raise StoreError(f"{what}: not published, {blob.path} has {size} bytes, expected {blob.size}")
+
+
+def _is_linked_again(link: str, target: str, name: str) -> bool:
+    """Give a symlink that leads to `target` a second name; whether that could be."""
+    try:
+        if os.readlink(link) != target:  # noqa: PTH115  (tens of thousands of them)
+            return False
+        os.link(link, name, follow_symlinks=False)
+    except OSError:  # it is not there, has as many names as one may have, or the file system knows no such thing
+        return False
+    return True
 
 
 def has_content(path: Path, pieces: Iterable[str]) -> bool:

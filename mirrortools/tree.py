@@ -178,7 +178,12 @@ class Tree:
         The same commit with another manifest (other include or exclude rules) replaces the former one.
         Raises StoreError, NoSpace.
         """
-        return self._revision(manifest, mirrors).publish()
+        return self._revision(manifest, mirrors).publish(lambda: self._former_links(manifest.revision.repo))
+
+    def _former_links(self, repo: RepoId) -> Path | None:
+        """The folder of the revision that was published last; None when there is none."""
+        latest = self.latest(repo, self.commits(repo), most=1)
+        return self._folder(repo) / "commits" / latest[0] if latest else None
 
     def publish_metalinks(self, manifest: Manifest, mirrors: Sequence[str]) -> bool:
         """Let the metalinks of a published revision say `mirrors` and the pieces that are known now.

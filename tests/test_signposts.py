@@ -52,6 +52,18 @@ def test_one_realpath_names_commit_and_blob(tmp_path: Path) -> None:
         assert {path: told(tmp_path, name, path) for path in FILES} == expected
 
 
+def test_the_marks_of_a_revision_are_one_inode(tmp_path: Path) -> None:
+    """It is empty, and what they are called is all that they say; later ones join it."""
+    one, other = manifest(tmp_path, FILES), manifest(tmp_path, OTHER)
+    for value in (one, other):
+        Tree(tmp_path).publish(publication(tmp_path, {"refs/heads/main": FIRST}, {FIRST: value}))
+    marks = list((tmp_path / "signposts" / f"@models@org@name@{FIRST}").iterdir())
+
+    assert {mark.name for mark in marks} == {e.blob.digest for m in (one, other) for e in m.files.values()}
+    assert len({mark.stat().st_ino for mark in marks}) == 1
+    assert [mark.stat().st_size for mark in marks] == [0] * len(marks)
+
+
 def test_names_of_one_segment_and_names_alike(tmp_path: Path) -> None:
     """No two repositories share a signpost."""
     for name in ("gpt2", "gpt2/x", "a-b/c", "a/b-c"):

@@ -99,6 +99,24 @@ def test_files_are_relative_symlinks_to_blobs(tmp_path: Path) -> None:
     assert str((commit / "a/b c/#%41 模型.txt").readlink()).startswith("../../../../../../../blobs/git/")
 
 
+def test_a_link_that_is_the_same_in_the_revision_before_is_one_inode(tmp_path: Path) -> None:
+    """A file that changed, came, moved, or whose link somebody bent, has a link of its own, and leads to its blob."""
+    tree, old = Tree(tmp_path), {"same.bin": b"1", "deep/same": b"2", "changed": b"3", "bent": b"4", "from": b"5"}
+    new = {**old, "changed": b"33", "new": b"6", "to": b"5"}
+    tree.publish(publication(tmp_path, old))
+    commits = tmp_path / "public" / REPO.path / "commits"
+    (commits / FIRST / "bent").unlink()
+    (commits / FIRST / "bent").symlink_to("changed")
+    tree.publish(publication(tmp_path, new, SECOND))
+    shared = {
+        path for path in old if (commits / FIRST / path).lstat().st_ino == (commits / SECOND / path).lstat().st_ino
+    }
+
+    assert shared == {"same.bin", "deep/same", "from"}
+    assert {path: (commits / SECOND / path).read_bytes() for path in new} == new
+    assert tree.wrong_links(manifest(tmp_path, new, SECOND)) == []
+
+
 def test_one_segment_repository(tmp_path: Path) -> None:
     """`gpt2` lies at models/gpt2, and is found again."""
     repo = RepoId("models", "gpt2")
