@@ -41,6 +41,14 @@ class Here:
 
         Raises StoreError.
         """
+        wanted = [
+            (path, entry.blob)
+            for manifest in publication.manifests.values()
+            for path, entry in manifest.files.items()
+            if entry.blob.size >= LEAST_BYTES
+        ]
+        if not wanted:  # what is there need not be read
+            return {}
         there = [commit for commit in parts if commit != "refs"]
         latest = self.tree.latest(publication.repo, there, _OLDER_REVISIONS)
         manifests = [m for c in latest if (m := self.tree.manifest(Revision(publication.repo, c)))]
@@ -48,9 +56,8 @@ class Here:
         held = {blob for manifest in manifests for blob in manifest.blobs}
         large = [blob for blob in held if blob.size >= LEAST_BYTES]
         found: dict[Blob, Blob] = {}
-        for manifest in publication.manifests.values():
-            for path, entry in manifest.files.items():
-                if entry.blob.size >= LEAST_BYTES and entry.blob not in held:
-                    base = by_path.get(path) or self.deltas.most_alike(entry.blob, large)
-                    found |= {entry.blob: base} if base else {}
+        for path, blob in wanted:
+            if blob not in held:
+                base = by_path.get(path) or self.deltas.most_alike(blob, large)
+                found |= {blob: base} if base else {}
         return found
