@@ -28,6 +28,7 @@ def serve(receiver: Receiver, read: Read, write: Callable[[bytes], object]) -> N
             with _heartbeat(write):
                 answer = receiver.answer(request)
             write(_reply(answer))
+            receiver.prepare()
     except EdgeRefused as error:
         # Where the next frame would begin is unknown now, so this is the last word.
         write(frame(refusal(error)))

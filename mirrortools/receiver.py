@@ -52,7 +52,7 @@ from mirrortools.seals import needs_seal, new_challenge
 from mirrortools.shown import Shown
 from mirrortools.statements import Signed
 from mirrortools.store import Store, write_error
-from mirrortools.tree import Tree
+from mirrortools.tree import Tree, load_for_publishing
 from mirrortools.trust import Trust
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S: Final = 5
 _FEW_PATHS: Final = 10
+# What is so little is here before anything could be loaded beside (`Exchange.flow` does that while more is coming).
+_LITTLE_BYTES: Final = 2 << 20
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 Request = Mapping[str, Any]
@@ -92,6 +94,8 @@ class Receiver:
         self._has_news = False
         self._is_noted = True
         self._begun: frozenset[Blob] = frozenset()
+        self._seen: Publication | None = None
+        self._is_to_prepare = False
         self.challenge = new_challenge()
         self._enter(Realm.PUBLIC)
         self._answers: Mapping[str, Callable[[Request], Answer]] = {
@@ -129,6 +133,12 @@ class Receiver:
             return refusal(error)
         except OSError as error:
             return refusal(write_error(Path(error.filename or self.root), error))
+
+    def prepare(self) -> None:
+        """Load what the next requests need, while the caller makes ready what it sends."""
+        if self._is_to_prepare:
+            self._is_to_prepare = False
+            load_for_publishing()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -194,6 +204,7 @@ class Receiver:
         self._store, self._tree = Store(self.root, realm), Tree(self.root, realm)
         self._exchange = Exchange(self._store, self._bounds)
         self._shown = Shown(self.root, realm, self._tree.stated_ns)
+        self._seen = None
 
     def _believe(self, request: Request) -> Answer:
         with _refused_when_malformed():
@@ -261,7 +272,7 @@ class Receiver:
     def _parts(self, repo: RepoId) -> dict[str, str]:
         """What is served of a repository, part by part; nothing when it is absent, damaged or lacks a blob."""
         try:
-            publication = self._tree.publication(repo)
+            self._seen = publication = self._tree.publication(repo)
         except MirrorError:
             return {}
         if publication is None or self._store.missing(publication.blobs):
@@ -281,6 +292,7 @@ class Receiver:
         self._is_noted = True
         if missing:  # one of them may be lost; who begins because others lack something changes nothing here
             self._take_note_back(repo)
+            self._is_to_prepare = sum(blob.size for blob in missing) <= _LITTLE_BYTES
         intake.take_over(blobs, missing)
         intake.clear(missing, self._clock(), self._caller)
         if why := self._bounds.objection(self.root):
@@ -455,6 +467,12 @@ class Receiver:
         return Audit(self.root, self._realm)
 
     def _held(self, repo: RepoId, commit: str) -> Manifest | None:
+        """A manifest that is here: the one that was told of, when that was of this repository.
+
+        Whatever becomes of it meanwhile, what is published is what was signed.
+        """
+        if self._seen and self._seen.repo == repo and commit in self._seen.manifests:
+            return self._seen.manifests[commit]
         return self._tree.manifest(Revision(repo, commit))
 
     def _make_root(self) -> None:

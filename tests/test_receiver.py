@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -38,6 +40,7 @@ from mirrortools.store import Store
 from mirrortools.tree import Tree
 from tests.delivery import REPO, noise, publication, put, sealed, served_files, sha256_blob
 
+PROJECT = Path(__file__).parent.parent
 FILES = {"model.safetensors": noise(5000), "README.md": b"# tiny\n", "empty.txt": b""}
 
 
@@ -377,6 +380,39 @@ def test_a_note_is_taken_back_before_anything_changes(receiver: Receiver, shown:
 
     assert [list(each["shown"]) for each in (*during, *after)] == [[], [], [], [REPO.path]]
     assert during[0]["state"][REPO.path]["parts"] == shown.digests()
+
+
+def test_what_was_told_of_is_not_read_again(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
+    """A manifest that need not travel is the one that `state` told of, and is put right with what is published."""
+    bring(receiver, shown, tmp_path / "origin")
+    state(receiver)
+    (commit,) = shown.manifests
+    record = receiver.root / "public" / REPO.path / "meta" / commit / "manifest.json"
+    whole = record.read_bytes()
+    record.write_bytes(b"{")
+    begin(receiver, *shown.blobs)
+    request = {"ask": "publish", "publication": shown.to_json([commit])}
+    answer = receiver.answer({**request, "signed": Signer(tmp_path / "origin").signed(shown).to_json()})
+
+    assert answer["changed"]
+    assert record.read_bytes() == whole
+
+
+@pytest.mark.parametrize(("size_bytes", "loads"), [(5000, True), (3 << 20, False)])
+def test_who_is_sent_little_loads_meanwhile_what_publishing_needs(tmp_path: Path, size_bytes: int, loads: bool) -> None:
+    """Of much they come later, when not all edges are at it."""
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom mirrortools.signing import Signer\n"
+        "from tests.test_receiver import Receiver, begin, hello, noise, sha256_blob, trust\n"
+        "signer, receiver = Signer(Path(sys.argv[1], 'origin')), Receiver(Path(sys.argv[1], 'edge'))\n"
+        f"hello(receiver), trust(receiver, signer.signer), begin(receiver, sha256_blob(noise({size_bytes})))\n"
+        "before = 'mirrortools.revision' in sys.modules\nreceiver.prepare()\n"
+        "print(before, 'mirrortools.revision' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+
+    assert done.stdout == f"False {loads}\n"
 
 
 def test_a_begin_that_lacks_nothing_leaves_the_note(receiver: Receiver, shown: Publication, tmp_path: Path) -> None:
