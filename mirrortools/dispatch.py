@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mirrortools.config import Config, RepositoryConfig
 from mirrortools.errors import MirrorError, StoreError
-from mirrortools.model import Realm, RepoId
+from mirrortools.model import RepoId
 from mirrortools.outcomes import Outcome, Tally, Watch
 from mirrortools.run import Call, Origin, Wish
 
@@ -45,21 +45,13 @@ def deliver(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish
 @contextmanager
 def pool_of(repositories: Sequence[RepositoryConfig], origin: Origin, wish: Wish) -> Iterator[EdgePool]:
     """The edges of a run over these repositories."""
-    from mirrortools.transports import called, limited, transport_to
+    from mirrortools.pool import EdgePool, Scope, Ways  # which takes its time to load
 
-    config = origin.config
-    public = [repository for repository in repositories if repository.realm is Realm.PUBLIC]
-    needed = sorted({name for repository in public for name in wish.edges_of(repository)})
-    limit, state = config.delivery_limit_bytes_s, origin.root / "state"
-    transports = [(name, transport_to(limited(config.edge(name), limit), state)) for name in needed]
-    with called(transports) as early:
-        from mirrortools.pool import EdgePool, Scope, Ways  # which takes its time to load
-
-        rates = origin.state.rates()
-        scope = Scope.of(repositories, config, _access(config), believes=not wish.looks)
-        with EdgePool(scope, Ways(limit, rates, early)) as pool:
-            yield pool
-            origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
+    config, rates = origin.config, origin.state.rates()
+    scope = Scope.of(repositories, config, _access(config), believes=not wish.looks)
+    with EdgePool(scope, Ways(config.delivery_limit_bytes_s, rates, origin.ways)) as pool:
+        yield pool
+        origin.state.keep_rates({edge: rate for edge, rate in pool.rates.items() if rates.get(edge) != rate})
 
 
 def _access(config: Config) -> Callable[[str], Access] | None:

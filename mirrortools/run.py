@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from mirrortools.commons import Commons
@@ -21,18 +22,23 @@ from mirrortools.upstreams import Clients, GitMirror
 
 if TYPE_CHECKING:
     from mirrortools.pool import EdgePool
+    from mirrortools.transports import Transport
 
 _LIVE_S = 1.0
 
 
 class Origin(NamedTuple):
-    """The host that syncs: its configuration and what lies below its root, of one realm."""
+    """The host that syncs: its configuration and what lies below its root, of one realm.
+
+    `ways` lead to edges that were called already, by their names.
+    """
 
     config: Config
     store: Store
     tree: Tree
     state: State
     clients: Clients
+    ways: Mapping[str, Transport] = MappingProxyType({})
 
     @property
     def root(self) -> Path:

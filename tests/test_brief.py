@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mirrortools.cli import Invocation, group, syncing
-from mirrortools.cli.brief import Choice, SyncOptions, brief_sync
+from mirrortools.cli import Invocation, calling, group
+from mirrortools.cli.brief import Choice, DeliverOptions, SyncOptions, brief
 from mirrortools.errors import ConfigError
 from tests.strategies import trials
 
@@ -25,12 +25,11 @@ words = st.one_of(
 )
 
 
-def as_click_reads(arguments: list[str]) -> tuple[Invocation, SyncOptions | None]:
-    """What click makes of a command line; nothing when that is no sync."""
-    invocation, seen = Invocation({}, arguments), list[SyncOptions]()
+def as_click_reads(arguments: list[str]) -> tuple[Invocation, SyncOptions | DeliverOptions | None]:
+    """What click makes of a command line; nothing when it refuses that."""
+    invocation, seen = Invocation({}, arguments), list[SyncOptions | DeliverOptions]()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(syncing, "sync", lambda _invocation, options: seen.append(options) or 0)
-        patch.setattr(syncing, "deliver", lambda _invocation, _options: 0)
+        patch.setattr(calling, "run", lambda _invocation, options: seen.append(options) or 0)
         try:
             group.act(invocation)
         except ConfigError:
@@ -38,15 +37,17 @@ def as_click_reads(arguments: list[str]) -> tuple[Invocation, SyncOptions | None
     return invocation, seen[0] if seen else None
 
 
-@given(st.lists(words, max_size=3), st.lists(words, max_size=6))
+@given(st.lists(words, max_size=3), st.sampled_from(["sync", "deliver"]), st.lists(words, max_size=6))
 @trials(200)
-def test_what_is_read_without_click_is_what_click_reads(before: list[list[str]], behind: list[list[str]]) -> None:
+def test_what_is_read_without_click_is_what_click_reads(
+    before: list[list[str]], command: str, behind: list[list[str]]
+) -> None:
     """Options that may stand before the command, and all others behind it; what click refuses is left to click."""
-    arguments = [*(word for part in before for word in part), "sync", *(word for part in behind for word in part)]
-    briefly, options = Invocation({}, arguments), brief_sync(Invocation({}, arguments))
+    arguments = [*(word for part in before for word in part), command, *(word for part in behind for word in part)]
+    briefly, options = Invocation({}, arguments), brief(Invocation({}, arguments))
     if options is None:
         return
-    brief_sync(briefly)
+    brief(briefly)
     invocation, read = as_click_reads(arguments)
 
     assert options == read
@@ -58,14 +59,27 @@ def test_what_timers_say_is_read() -> None:
     """The units, cron lines of the documentation, and what people write in either order."""
     invocation = Invocation({}, ["--config", "/etc/m.yaml", "sync", "--job", "hot", "--repo=a/b", "-q", "--json"])
 
-    assert brief_sync(invocation) == SyncOptions(Choice(("a/b",), ("hot",)), as_json=True)
+    assert brief(invocation) == SyncOptions(Choice(("a/b",), ("hot",)), as_json=True)
     assert (invocation.config_path, invocation.quiet, invocation.verbose) == (Path("/etc/m.yaml"), True, False)
-    assert brief_sync(Invocation({}, ["sync", "--all"])) == SyncOptions(Choice(every=True))
+    assert brief(Invocation({}, ["sync", "--all"])) == SyncOptions(Choice(every=True))
+    assert brief(Invocation({}, ["deliver", "--all", "--edge", "bj1"])) == DeliverOptions(Choice(every=True), ("bj1",))
 
 
 @pytest.mark.parametrize(
-    "line", ["", "sync --help", "sync x", "sync sync", "--all sync", "deliver --all", "sync --repo", "sync --config /"]
+    "line",
+    [
+        "",
+        "sync --help",
+        "sync x",
+        "sync sync",
+        "--all sync",
+        "status",
+        "deliver --no-deliver",
+        "deliver sync",
+        "sync --repo",
+        "sync --config /",
+    ],
 )
 def test_everything_else_is_left_to_click(line: str) -> None:
     """Help, mistakes, other commands, a configuration that is a folder."""
-    assert brief_sync(Invocation({}, line.split())) is None
+    assert brief(Invocation({}, line.split())) is None

@@ -39,10 +39,15 @@ FORMS = ("pydantic", "yaml", "mirrortools.config.schema", "mirrortools.config.pa
 
 def imported(*command: str) -> set[str]:
     """Run Python and give the modules that it imported."""
+    return set(in_order(*command))
+
+
+def in_order(*command: str) -> list[str]:
+    """Run Python and give the modules that it imported, one behind all that it imports itself."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", *command], capture_output=True, text=True, cwd=PROJECT, check=True
     )
-    return set(re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE))
+    return re.findall(r"^import time:.*\| *(\S+)$", done.stderr, re.MULTILINE)
 
 
 def of(names: tuple[str, ...], modules: set[str]) -> set[str]:
@@ -88,6 +93,16 @@ def test_a_sync_with_news_is_seen(config: Path) -> None:
 
     assert {"mirrortools.pull", "mirrortools.publish"} <= modules
     assert of(FOR_EDGES, modules) == set()
+
+
+def test_edges_are_called_before_the_rest_is_loaded(config: Path) -> None:
+    """The login goes on meanwhile; what calls needs nothing of a run, and reads no command line with click."""
+    modules = in_order("-m", "mirrortools", "--config", str(config), "deliver", "--all")
+    called = modules.index("mirrortools.transports")
+
+    assert called < modules.index("mirrortools.pool")
+    assert of(("mirrortools.sync", "mirrortools.tree", "mirrortools.state"), set(modules[:called])) == set()
+    assert of(WORDS, set(modules)) == set()
 
 
 def test_a_source_on_http_needs_neither_http_client_nor_mail() -> None:

@@ -134,14 +134,14 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], umask: int = 0o022
 
 
 def _act(invocation: Invocation) -> int:
-    """Do what the command line says. A `sync` as timers have it is read without click."""
-    from mirrortools.cli.brief import brief_sync
+    """Do what the command line says. A `sync` or `deliver` as timers have it is read without click."""
+    from mirrortools.cli.brief import brief
 
-    if options := brief_sync(invocation):
-        from mirrortools.cli.syncing import sync
+    if options := brief(invocation):
+        from mirrortools.cli.calling import run
 
         set_up_logging(invocation)
-        status = sync(invocation, options)
+        status = run(invocation, options)
         print(end="", flush=True)
         return status
     from mirrortools.cli.group import act

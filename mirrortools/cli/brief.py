@@ -1,4 +1,4 @@
-"""Command lines of `mirrortool sync` as timers and cron have them, read without click.
+"""Command lines of `mirrortool sync` and `mirrortool deliver` as timers and cron have them, read without click.
 
 click takes longer to load than a source takes to answer. What is not exactly of this form, or asks for help, is left to
 click, which knows what is wrong with it; a test holds that both read the same.
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 _SWITCHES: Final = ("--all", "--no-deliver", "--dry-run", "--json", "--quiet", "--verbose")
 _SHORT: Final = {"-q": "--quiet", "-v": "--verbose"}
 _WITH_VALUE: Final = ("--repo", "--job", "--edge", "--revision", "--config")
-_BEFORE_THE_COMMAND: Final = ("--config", "--quiet", "--verbose")
+_OF_COMMANDS: Final = {
+    "sync": (*_SWITCHES, *_WITH_VALUE),
+    "deliver": tuple(name for name in (*_SWITCHES, *_WITH_VALUE) if name not in ("--no-deliver", "--revision")),
+}
+_BEFORE_THE_COMMAND: Final[tuple[str, ...]] = ("--config", "--quiet", "--verbose")
 
 
 class Choice(NamedTuple):
@@ -67,13 +71,14 @@ class DeliverOptions(NamedTuple):
     as_json: bool = False
 
 
-def brief_sync(invocation: Invocation) -> SyncOptions | None:
-    """The options of a plain `sync`, with those that all commands share noted; None: it is click's to read."""
+def brief(invocation: Invocation) -> SyncOptions | DeliverOptions | None:
+    """The options of a plain `sync` or `deliver`, with those that all commands share noted; None: it is click's."""
     read = _words(invocation.arguments)
     if read is None:
         return None
+    command, found = read
     values: dict[str, list[str]] = {}
-    for name, value in read:
+    for name, value in found:
         values.setdefault(name, []).append(value)
     if any(Path(path).is_dir() for path in values.get("--config", ())):
         return None
@@ -81,24 +86,24 @@ def brief_sync(invocation: Invocation) -> SyncOptions | None:
         invocation.config_path = Path(path[-1])
     invocation.verbose, invocation.quiet = "--verbose" in values, "--quiet" in values
     repos, jobs, only, edges = (tuple(values.get(f"--{name}", ())) for name in ("repo", "job", "revision", "edge"))
-    choice = Choice(repos, jobs, "--all" in values)
-    return SyncOptions(choice, only, edges, "--no-deliver" in values, "--dry-run" in values, "--json" in values)
+    choice, dry_run, as_json = Choice(repos, jobs, "--all" in values), "--dry-run" in values, "--json" in values
+    if command == "deliver":
+        return DeliverOptions(choice, edges, dry_run, as_json)
+    return SyncOptions(choice, only, edges, "--no-deliver" in values, dry_run, as_json)
 
 
-def _words(arguments: Sequence[str]) -> list[tuple[str, str]] | None:
-    """Each option with its value, a switch with none; None when there is anything else than these and `sync`."""
+def _words(arguments: Sequence[str]) -> tuple[str, list[tuple[str, str]]] | None:
+    """The command, and each option with its value, a switch with none; None when there is anything else."""
     found: list[tuple[str, str]] = []
-    rest, is_behind = iter(arguments), False
+    rest, command, allowed = iter(arguments), "", _BEFORE_THE_COMMAND
     for word in rest:
-        if word == "sync" and not is_behind:
-            is_behind = True
-        elif option := _option(word, rest):
+        if word in _OF_COMMANDS and not command:
+            command, allowed = word, _OF_COMMANDS[word]
+        elif (option := _option(word, rest)) and option[0] in allowed:
             found.append(option)
-            if not is_behind and option[0] not in _BEFORE_THE_COMMAND:
-                return None
         else:
             return None
-    return found if is_behind else None
+    return (command, found) if command else None
 
 
 def _option(word: str, rest: Iterator[str]) -> tuple[str, str] | None:

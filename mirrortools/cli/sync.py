@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mirrortools.cli import Invocation, exit_statuses, syncing
+from mirrortools.cli import Invocation, calling, exit_statuses
 from mirrortools.cli.brief import DeliverOptions, SyncOptions
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.errors import (
@@ -56,7 +56,7 @@ def sync(
     served until the new ones are complete. With --repo edges look whether every blob is in its place; with --job or
     --all they may go by what they saw in the last day.
     """
-    return syncing.sync(invocation, SyncOptions(choice, only, edges, no_deliver, dry_run, as_json))
+    return calling.run(invocation, SyncOptions(choice, only, edges, no_deliver, dry_run, as_json))
 
 
 @click.command(epilog=exit_statuses(*_EDGE_KINDS))
@@ -71,4 +71,4 @@ def deliver(
     Each edge says what it has; what it lacks is sent, hashed there, and published there. With --repo or --job edges
     look whether every blob is in its place; with --all, as in a sync, they may go by what they saw in the last day.
     """
-    return syncing.deliver(invocation, DeliverOptions(choice, edges, dry_run, as_json))
+    return calling.run(invocation, DeliverOptions(choice, edges, dry_run, as_json))

@@ -30,12 +30,13 @@ from mirrortools.upstreams import Budget, Clients
 
 if TYPE_CHECKING:
     from mirrortools.errand import Delivery
+    from mirrortools.transports import Transport
 
 _GOES_ON = "what was {} is kept, and the same command goes on from there"
 log = logging.getLogger("mirrortools.sync")
 
 
-def sync(invocation: Invocation, options: SyncOptions) -> int:
+def sync(invocation: Invocation, options: SyncOptions, ways: Mapping[str, Transport]) -> int:
     """Sync what is chosen, tell what came of it, and give the exit status."""
     invocation.when_stopped = "nothing was changed" if options.dry_run else _GOES_ON.format("fetched")
     to = () if options.no_deliver else _checked(options.edges, invocation.config)
@@ -43,14 +44,14 @@ def sync(invocation: Invocation, options: SyncOptions) -> int:
     chosen = options.choice.of(invocation.config)
     documents = _Documents(chosen) if options.as_json else None
     with (
-        _origin(invocation.config, invocation.environ) as origin,
+        _origin(invocation, ways) as origin,
         _watch(invocation, documents, options.dry_run) as watch,
     ):
         tally = run_sync(chosen, origin, wish, watch)
     return _report(tally, documents, invocation)
 
 
-def deliver(invocation: Invocation, options: DeliverOptions) -> int:
+def deliver(invocation: Invocation, options: DeliverOptions, ways: Mapping[str, Transport]) -> int:
     """Deliver what is chosen, tell what came of it, and give the exit status."""
     if options.dry_run:
         from mirrortools.cli.outlook import report
@@ -70,7 +71,7 @@ def deliver(invocation: Invocation, options: DeliverOptions) -> int:
     chosen = options.choice.of(invocation.config)
     documents = _Documents(chosen) if options.as_json else None
     with (
-        _origin(invocation.config, invocation.environ) as origin,
+        _origin(invocation, ways) as origin,
         _watch(invocation, documents, dry_run=False) as watch,
     ):
         tally = run_deliver(chosen, origin, wish, watch)
@@ -87,12 +88,13 @@ def _checked(edges: Sequence[str], config: Config) -> tuple[str, ...] | None:
 
 
 @contextmanager
-def _origin(config: Config, environ: Mapping[str, str]) -> Iterator[Origin]:
+def _origin(invocation: Invocation, ways: Mapping[str, Transport]) -> Iterator[Origin]:
+    config = invocation.config
     budget = Budget(config.root / "state" / "budget", config.request_budget)
-    clients = Clients(*proxies(environ), budget)
+    clients = Clients(*proxies(invocation.environ), budget)
     state = State(config.root)
     try:
-        yield Origin(config, Store(config.root), Tree(config.root), state, clients)
+        yield Origin(config, Store(config.root), Tree(config.root), state, clients, ways)
     finally:
         state.close()
         clients.close()
