@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from mirrortools.arrival import POLL_S, Arrival, Shared
+from mirrortools.arrival import POLL_S, Arrival, Interrupted, Shared
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.desk import Desk, Progress, tell_nobody
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
@@ -38,6 +38,7 @@ FIRST_SEGMENTS = 2
 # Near a source fewer are as fast, because the threads wait for each other; far from one more are faster.
 BULK_WORKERS = 3
 GIVE_UP_AFTER = 3
+_LONGEST_S = 1.0
 # Sources that bring bytes at once: what a line can carry four hosts can send, and more are more to be let down by.
 MOST_AT_ONCE = 4
 _MOST_CONCLUDING = 4
@@ -151,6 +152,7 @@ class _Coordinator:
         with self._desk.places.joined(self._party), self._hashers, self._workers:
             try:
                 while self._is_busy or (self._pending and not self._hopeless):
+                    self._refuse_when_stopped()
                     self._start_some()
                     self._settle_some()
             except BaseException:
@@ -158,6 +160,10 @@ class _Coordinator:
                 raise
         if self._errors:
             raise self._errors[0]
+
+    def _refuse_when_stopped(self) -> None:
+        if self._sources.stopped.is_set():
+            raise Interrupted
 
     def _break_off(self) -> None:
         """End the workers, wherever they wait; what they have written stays."""
@@ -256,7 +262,8 @@ class _Coordinator:
     def _start(self, blob: Blob, name: str) -> bool:
         """Open a blob; False when another process has it."""
         try:
-            growing = Partial(self._desk.partial, blob, self._desk.segment_bytes)
+            folder, segment_bytes = self._desk.partial, self._desk.segment_bytes
+            growing = Partial(folder, blob, segment_bytes, before_each=self._refuse_when_stopped)
         except BlockingIOError:
             self._pending.append((blob, name))
             return False
@@ -372,10 +379,13 @@ class _Coordinator:
             while True:
                 self._settle(self._news.get_nowait())
 
-    def _patience_s(self) -> float | None:
-        """How long to wait for news: no longer than until the next look at the pace, when that may change."""
+    def _patience_s(self) -> float:
+        """How long to wait for news: no longer than until the next look at the pace, when that may change.
+
+        When nothing may, until the next look at whether the run goes on: hashing what is long can take minutes.
+        """
         if not (self._pending or self._jobs):
-            return POLL_S if self._flows and len(self._fetching) < self._connections else None
+            return POLL_S if self._flows and len(self._fetching) < self._connections else _LONGEST_S
         return WINDOW_S if self._pace.may_grow(self._desk.clock()) else POLL_S
 
     def _settle(self, future: Future[None] | None) -> None:

@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -81,9 +81,18 @@ class Partial:
 
     Such a segment is received into memory (`room`, `hold`), and hashed and written (`store`) from there, where the
     ring has a place for it.
+
+    What an earlier run left is read when it is made; `before_each` segment of that is called, and may raise.
     """
 
-    def __init__(self, folder: Path, blob: Blob, segment_bytes: int = SEGMENT_BYTES, ring: Ring = RING) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blob: Blob,
+        segment_bytes: int = SEGMENT_BYTES,
+        ring: Ring = RING,
+        before_each: Callable[[], None] = lambda: None,
+    ) -> None:
         self.blob = blob
         self.segments = Segments(blob.size, segment_bytes)
         self.path = part_of(folder, blob)
@@ -98,6 +107,7 @@ class Partial:
         self._ready = 0
         self._written: set[int] = set()
         self._ring = ring
+        self._before_each = before_each
         self._held: dict[int, _Held] = {}
         self._trouble: OSError | None = None
         self._lock = threading.Lock()
@@ -173,6 +183,7 @@ class Partial:
     def _resume(self) -> None:
         on_disk = os.fstat(self._file).st_size
         for index, digest in read_journal(self.journal.read_text(errors="replace"), self.segments).items():
+            self._before_each()
             start, stop = self.segments.bounds(index)
             if stop <= on_disk and self._segment_digest(start, stop) == digest:
                 self._record(index, digest)

@@ -9,9 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Semaphore
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from mirrortools import fetch as module
 from mirrortools import flow
+from mirrortools.arrival import Interrupted
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import (
     AccessDenied,
@@ -32,7 +34,9 @@ from mirrortools.errors import (
     UpstreamError,
 )
 from mirrortools.fetch import SHORT_SPAN_S, SPAN_S, fetch, span_s
+from mirrortools.files import make_folder
 from mirrortools.model import Blob
+from mirrortools.partial import Partial
 from mirrortools.places import Party, Places, Terms, seated
 from mirrortools.store import Store, hash_file
 from tests.delivery import git_blob, noise, sha256_blob
@@ -53,6 +57,35 @@ def desk_for(root: Path, sources: Sequence[FakeSource], workers: int = 3) -> Des
 def bring(desk: Desk, *contents: bytes, progress: Progress | None = None) -> None:
     """Fetch blobs under the names f0, f1 and so on."""
     fetch({sha256_blob(content): f"f{i}" for i, content in enumerate(contents)}, desk, progress or Progress())
+
+
+class SlowHash:
+    """A hash that takes long, of something that a run is told to stop at once."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self.updates = 0
+        self._stopped = stopped
+
+    def update(self, _data: memoryview) -> None:
+        """Take a segment."""
+        self._stopped.set()
+        self.updates += 1
+        time.sleep(0.05)
+
+    def hexdigest(self) -> str:
+        """Nothing that anybody asked for."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlowBlob(Blob):
+    """A blob that takes long to hash."""
+
+    hashing: SlowHash | None = None
+
+    def new_hash(self) -> Any:
+        """Its running hash."""
+        return self.hashing
 
 
 def stored(desk: Desk, content: bytes) -> bytes | None:
@@ -798,3 +831,26 @@ def test_wrong_bytes_are_charged_to_the_one_that_gave_them(tmp_path: Path, caplo
     bring(desk := desk_for(tmp_path / "many", [brief, liar, honest], 1), content)
     assert stored(desk, content) == content
     assert "liar: gave wrong bytes of f0, kept aside in " in caplog.text
+
+
+def test_a_run_that_is_told_to_stop_does_not_wait_for_what_is_hashed(tmp_path: Path) -> None:
+    """Though all has come, and nobody is at work but the thread that hashes; the next run goes on from there."""
+    content = noise(SEGMENT * 400)
+    source = FakeSource("s", [content])
+    desk = desk_for(tmp_path, [source])
+    hashing = SlowHash(desk.stopped)
+    known = sha256_blob(content)
+    make_folder(desk.partial)
+    growing = Partial(desk.partial, known, SEGMENT)
+    for index in range(400):
+        growing.write(index * SEGMENT, memoryview(content)[index * SEGMENT : (index + 1) * SEGMENT])
+        growing.finish_segment(index)
+    growing.close()
+    with pytest.raises(Interrupted):
+        fetch({SlowBlob(known.algorithm, known.digest, known.size, hashing): "f"}, desk, Progress())
+    progress = Progress()
+    bring(desk_for(tmp_path, [source]), content, progress=progress)
+
+    assert hashing.updates < 300
+    assert progress.resumed_bytes == len(content)
+    assert source.asked == []

@@ -207,6 +207,27 @@ def test_hashing_ends_when_nobody_wants_it_any_more(tmp_path: Path) -> None:
     assert digest == hashlib.sha256(b"").hexdigest()
 
 
+def test_who_reads_what_an_earlier_run_left_can_be_told_to_stop(tmp_path: Path) -> None:
+    """Of a large blob that takes minutes; nothing is forgotten of what was not read again."""
+    growing = Partial(tmp_path, BLOB, SEGMENT)
+    for index in range(5):
+        write(growing, index)
+    growing.close()
+    read = list[int]()
+
+    def stop() -> None:
+        read.append(len(read))
+        if len(read) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        Partial(tmp_path, BLOB, SEGMENT, before_each=stop)
+    again = Partial(tmp_path, BLOB, SEGMENT)
+    again.close()
+
+    assert sorted(again.done) == [0, 1, 2, 3, 4]
+
+
 def test_who_waits_for_the_disk_is_told_that_nobody_wants_the_digest(tmp_path: Path) -> None:
     """A run that is broken off cancels what was to be stored later: whoever waits for that would wait for ever."""
     growing = Partial(tmp_path, BLOB, SEGMENT, Ring(size_bytes=SEGMENT))
