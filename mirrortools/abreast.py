@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
 from mirrortools.order import LANES, PLACES, Lane, lane_of
 
 LOOKING: Final = 8
+_STOP_AGAIN_S: Final = 0.5
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -119,17 +121,19 @@ def abreast(
     """Do `act` for every item on a few threads, and give the results as they come.
 
     An act that may not enter gives None. What one raises is raised here. Then, and when whoever iterates does not go
-    on, nothing more begins, and `stop` has to break off what is under way, which is waited for.
+    on, nothing more begins, and `stop` has to break off what is under way, which is waited for. It is called until all
+    have ended: what begins just behind it is met the next time.
     """
     from concurrent.futures import ThreadPoolExecutor  # who syncs one repository needs no threads
 
     row = _Row(iter(items), is_hot)
     results: SimpleQueue[Result | BaseException | None] = SimpleQueue()
-    working = LOOKING + PLACES
-    with ThreadPoolExecutor(working, "sync") as threads:
+    working = 0
+    with ThreadPoolExecutor(LOOKING + PLACES, "sync") as threads:
         try:
-            for _ in range(working):
+            for _ in range(LOOKING + PLACES):
                 threads.submit(_work, row, act, results)
+                working += 1
             while working:
                 result = results.get()
                 if isinstance(result, BaseException):
@@ -140,8 +144,10 @@ def abreast(
                     yield result
         finally:
             row.end()
-            if working:
+            while working:
                 stop()
+                with suppress(Empty):
+                    working -= results.get(timeout=_STOP_AGAIN_S) is None
 
 
 def _work(row: _Row[Item], act: Act[Item, Result], results: SimpleQueue[Result | BaseException | None]) -> None:

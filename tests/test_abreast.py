@@ -122,6 +122,30 @@ def test_whoever_does_not_go_on_ends_everything() -> None:
     assert len(asked) < 100_000
 
 
+def test_what_begins_while_all_is_broken_off_is_broken_off_too() -> None:
+    """Who was between two waits when it was told to stop is told again."""
+    stops, waits, late = list[int](), threading.Event(), threading.Event()
+
+    def act(_number: int, _enter: Enter) -> int:
+        waits.set()
+        return int(late.wait(60))
+
+    def stop() -> None:
+        stops.append(len(stops))
+        if len(stops) == 30:  # those before came too early for whoever waits now
+            late.set()
+
+    def items() -> Iterator[int]:
+        yield 1
+        waits.wait(30)
+        raise ValueError("no luck")
+
+    with pytest.raises(ValueError, match="no luck"):
+        list(abreast(items(), act, cold, stop))
+
+    assert len(stops) >= 30
+
+
 def test_few_are_looked_at_ahead() -> None:
     """Items are taken as threads come free, so that very many take no memory."""
     taken, begun, release = list[int](), threading.Barrier(LOOKING + 1), threading.Event()
