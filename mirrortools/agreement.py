@@ -56,8 +56,13 @@ class Meeting:
         """Those of the wanted edges that could be reached."""
         known = [key for key in wanted if key in self.sessions]
         with ThreadPoolExecutor(max(1, len(known)), "reach") as threads:
-            reached = threads.map(lambda key: self.sessions[key].reach(), known)
-            return {key for key, is_reached in zip(known, reached, strict=True) if is_reached}
+            try:
+                reached = threads.map(lambda key: self.sessions[key].reach(), known)
+                return {key for key, is_reached in zip(known, reached, strict=True) if is_reached}
+            except BaseException:
+                for key in known:
+                    self.sessions[key].abort()
+                raise
 
     def _in_step(
         self, group: Iterable[RepositoryConfig], names: Sequence[str], realm: Realm, other: Collection[str]

@@ -323,6 +323,8 @@ class EdgePool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind and not issubclass(kind, Exception):
+            self.abort()  # nobody wants to wait for edges that do not answer
         self.close()
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mirrortools import __version__
+from mirrortools.cli.stopping import end_when_told
 from mirrortools.errors import ConfigError, MirrorError
 
 if TYPE_CHECKING:
@@ -160,7 +161,11 @@ def _complain(invocation: Invocation, text: str) -> None:
         text = f"{traceback.format_exc().rstrip()}\nmirrortool: {text}"
     else:
         text = f"mirrortool: {text}"
-    journal = _is_journal(invocation.environ)
+    _say(text, invocation.environ)
+
+
+def _say(text: str, environ: Mapping[str, str]) -> None:
+    journal = _is_journal(environ)
     print(_with_priority(text, logging.ERROR) if journal else text, file=sys.stderr, flush=True)
 
 
@@ -192,6 +197,7 @@ def main() -> NoReturn:
     """Be the command `mirrortool`."""
     # SIGTERM unwinds like an exception, so that children and locks are let go of.
     signal.signal(signal.SIGTERM, _terminate)
+    end_when_told(lambda text: _say(f"mirrortool: {text}", os.environ))
     # nginx runs as somebody else and must be able to read what is published, whatever the caller's umask.
     umask = os.umask(0o022)
     _end(run(sys.argv[1:], os.environ, umask))

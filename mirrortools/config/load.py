@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,7 @@ def _read_apart(cache: Cache, main_path: Path) -> None:
         child = os.fork()
         if not child:
             try:
+                signal.set_wakeup_fd(-1)  # its signals are not its parent's
                 _read(cache, main_path)
             finally:
                 os._exit(0)

@@ -47,8 +47,10 @@ class Early:
 @contextmanager
 def called(transports: Iterable[tuple[str, Transport]]) -> Iterator[Mapping[str, Transport]]:
     """Ways to edges by their names, all of which are called now. What nobody needed by the end is ended."""
-    ways = {name: Early(transport) for name, transport in transports}
+    ways: dict[str, Early] = {}
     try:
+        for name, transport in transports:
+            ways[name] = Early(transport)
         yield ways
     finally:
         for way in ways.values():
