@@ -1,4 +1,4 @@
-"""Kept-alive connections to origins, straight or through a proxy; http.client makes the tunnels."""
+"""Kept-alive connections to origins, straight or through a proxy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from mirrortools.upstreams.answers import Origin, origin_of
+from mirrortools.upstreams.dialing import Dialer
 from mirrortools.upstreams.wire import NotHttp, Wire
 
 if TYPE_CHECKING:
-    import http.client
     import ssl
 
 
@@ -38,7 +38,7 @@ class Way(NamedTuple):
     """
 
     tls: Callable[[], ssl.SSLContext]
-    timeout_s: float
+    dialer: Dialer
     proxies: Mapping[str, str] = MappingProxyType({})
     bypass: Callable[[str], bool] = lambda _host: False
 
@@ -55,37 +55,37 @@ class Way(NamedTuple):
         return Connection(origin, straight, _proxy_headers(proxy))
 
     def _connected(self, host: str, port: int, *, encrypted: bool) -> socket.socket:
-        connected = socket.create_connection((host, port), self.timeout_s)
+        connected = self.dialer.dial(host, port)
+        return self._secured(connected, host) if encrypted else connected
+
+    def _secured(self, connected: socket.socket, host: str) -> socket.socket:
         try:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return self.tls().wrap_socket(connected, server_hostname=host) if encrypted else connected
+            secured = self.tls().wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
         except BaseException:
             connected.close()
             raise
+        with self.dialer.in_the_making(secured):
+            secured.do_handshake()
+        return secured
 
     def _through(self, proxy: str, origin: Origin) -> socket.socket:
         """A connection whose bytes a proxy passes on (RFC 9110, 9.3.6)."""
-        import http.client  # it brings parsers of mail, which are of use for the heads of proxies alone
-
         _, proxy_host, proxy_port = origin_of(proxy)
         _, host, port = origin
-        try:
-            made = http.client.HTTPSConnection(proxy_host, proxy_port, timeout=self.timeout_s, context=self.tls())
-            made.set_tunnel(host, port, headers=_proxy_headers(proxy))
-            return _socket_of(made)
-        except http.client.HTTPException as error:
-            raise NotHttp(str(error)) from error
+        connected = self.dialer.dial(proxy_host, proxy_port)
+        with self.dialer.in_the_making(connected):
+            wire = Wire(connected)
+            wire.ask(_tunnel_request(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", proxy))
+            head = wire.head()
+            if head.status // 100 != 2:
+                raise NotHttp(f"the proxy {proxy_host} makes no way there: {head.status} {head.reason}")
+        return self._secured(connected, host)
 
 
-def _socket_of(made: http.client.HTTPSConnection) -> socket.socket:
-    try:
-        made.connect()
-    except BaseException:
-        made.close()
-        raise
-    connected: socket.socket = made.sock
-    made.sock = None
-    return connected
+def _tunnel_request(authority: str, proxy: str) -> bytes:
+    headers = {"Host": authority, **_proxy_headers(proxy)}
+    lines = [f"CONNECT {authority} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _proxy_headers(proxy: str) -> dict[str, str]:
@@ -140,6 +140,7 @@ class Connections:
 
     def break_off(self) -> None:
         """Wake the threads that wait for a server, with an error; nothing can be asked afterwards."""
+        self._way.dialer.break_off()
         with self._lock:
             self._broken_off = True
             for busy in self._busy:

@@ -23,6 +23,7 @@ from mirrortools.errors import SourceUnavailable
 from mirrortools.upstreams.answers import Origin, content_start, describe, error_for, origin_of, shown, version_of
 from mirrortools.upstreams.budget import Budget
 from mirrortools.upstreams.connections import Connection, Connections, Way
+from mirrortools.upstreams.dialing import Dialer
 from mirrortools.upstreams.wire import Head, NotHttp, Wire
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ class HttpClient:
         tls = functools.cache(lambda: _tls_context(ca_file))
         if ca_file:
             tls()  # so that a file that cannot be read is told at once
-        self._connections = Connections(Way(tls, timeout_s, proxies or {}, bypass))
+        self._connections = Connections(Way(tls, Dialer(timeout_s), proxies or {}, bypass))
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -9,7 +9,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -112,6 +112,26 @@ def test_a_source_that_says_nothing_is_not_waited_for(tmp_path: Path, others: in
         taken = door.accept()[0]
         said = stopped(running, signal.SIGTERM)
         taken.close()
+
+    assert running.returncode == 143
+    assert said.startswith("mirrortool: stopped (SIGTERM); ")
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_address_that_swallows_all_is_not_waited_for(tmp_path: Path, others: int) -> None:
+    """No connection comes about, nor does it fail, and nothing wakes who waits for that."""
+    with ExitStack() as making:
+        door = making.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = making.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(door.getsockname())
+        mirror = Mirror(tmp_path / "origin", f"http://127.0.0.1:{door.getsockname()[1]}")
+        for name in range(1 + others):
+            mirror.add(f"{REPO}-{name}")
+        running = mirror.start("sync", "--all")
+        wait_for(mirror.root / "state" / "locks")
+        said = stopped(running, signal.SIGTERM)
 
     assert running.returncode == 143
     assert said.startswith("mirrortool: stopped (SIGTERM); ")
