@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from mirrortools import __version__
-from mirrortools.cli.stopping import end_when_told
 from mirrortools.errors import ConfigError, MirrorError
 
 if TYPE_CHECKING:
@@ -195,6 +194,8 @@ def _terminate(number: int, _: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Be the command `mirrortool`."""
+    from mirrortools.cli.stopping import end_when_told
+
     # SIGTERM unwinds like an exception, so that children and locks are let go of.
     signal.signal(signal.SIGTERM, _terminate)
     end_when_told(lambda text: _say(f"mirrortool: {text}", os.environ))
