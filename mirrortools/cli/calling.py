@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from mirrortools.transports import Transport
 
 
-def run(invocation: Invocation, options: SyncOptions | DeliverOptions) -> int:
-    """Do what `mirrortool sync` or `mirrortool deliver` was asked for, and give the exit status."""
+def run(
+    invocation: Invocation, options: SyncOptions | DeliverOptions, write: Callable[[str], object] | None = None
+) -> int:
+    """Do what `mirrortool sync` or `mirrortool deliver` was asked for; gives the exit status. JSON goes to `write`."""
     with _calling(invocation.config, options) as ways:
         from mirrortools.cli import syncing
 
         if isinstance(options, SyncOptions):
-            return syncing.sync(invocation, options, ways)
-        return syncing.deliver(invocation, options, ways)
+            return syncing.sync(invocation, options, ways, write)
+        return syncing.deliver(invocation, options, ways, write)
 
 
 @contextmanager

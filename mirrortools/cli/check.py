@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from mirrortools.audit import Subset
 from mirrortools.check import Examination, Examined
 from mirrortools.check import check as run_check
 from mirrortools.cli import Invocation, exit_statuses, print_json
+from mirrortools.cli.brief import DeliverOptions, SyncOptions
 from mirrortools.cli.choice import Choice, choosing
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
 from mirrortools.text import count, size, span
@@ -29,11 +32,11 @@ def _subset(_context: click.Context, _option: click.Parameter, text: str) -> Sub
     "--subset", default="1/1", callback=_subset, metavar="N/T", help="Only the N-th of T equal parts of the blobs."
 )
 @click.option("--repair", is_flag=True, help="Take away what is bad, and bring it again.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; sizes in bytes.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes; with --repair what was found and repaired."
+)
 @choosing
-@click.pass_context
 def check(
-    context: click.Context,
     invocation: Invocation,
     edges: tuple[str, ...],
     subset: Subset,
@@ -48,23 +51,30 @@ def check(
     """
     repositories = choice.of(invocation.config)
     invocation.when_stopped = "nothing was changed" if not repair else "run it again; `mirrortool sync` brings the rest"
-    found = told(run_check(repositories, invocation.config, Examination(subset, repair), edges), as_json)
-    bad = sorted({str(examined.repo) for examined in found if examined.findings})
-    if repair and bad:
-        return _bring_again(context, edges, bad, as_json)
+    found = _seen(run_check(repositories, invocation.config, Examination(subset, repair), edges), as_json)
+    if repair:
+        return _repair(invocation, edges, found, as_json)
+    if as_json:
+        print_json(_documents(found))
     return status_of(found)
 
 
 def told(examinations: Iterable[Examined], as_json: bool) -> list[Examined]:
     """Tell each examination as it ends, or all of them at last as JSON; give them."""
+    found = _seen(examinations, as_json)
+    if as_json:
+        print_json(_documents(found))
+    return found
+
+
+def _seen(examinations: Iterable[Examined], as_json: bool) -> list[Examined]:
+    """The examinations, each told as it ends where people read along."""
     found, began_s = [], time.monotonic()
     for examined in examinations:
         found.append(examined)
         if not as_json:
             _tell(examined, time.monotonic() - began_s)
         began_s = time.monotonic()
-    if as_json:
-        print_json([_document(examined) for examined in found])
     return found
 
 
@@ -77,6 +87,10 @@ def _tell(examined: Examined, duration_s: float) -> None:
     click.echo(f"{name}: {'BAD' if examined.findings else 'in order'}: {amount}")
     for finding in examined.findings:
         click.echo(f"  {finding}")
+
+
+def _documents(found: Iterable[Examined]) -> list[dict[str, Any]]:
+    return [_document(examined) for examined in found]
 
 
 def _document(examined: Examined) -> dict[str, Any]:
@@ -96,11 +110,27 @@ def status_of(found: Sequence[Examined]) -> int:
     return errors[0].exit_status if errors else 0
 
 
-def _bring_again(context: click.Context, edges: tuple[str, ...], repos: Sequence[str], as_json: bool) -> int:
-    """Run the sync or the delivery that an operator would run."""
-    from mirrortools.cli.sync import deliver, sync
+def _repair(invocation: Invocation, edges: tuple[str, ...], found: Sequence[Examined], as_json: bool) -> int:
+    """Bring again what was taken away; the exit status: of that, else of what could not be examined."""
+    bad = sorted({str(examined.repo) for examined in found if examined.findings})
+    brought: list[str] = []
+    try:
+        status = _bring_again(invocation, edges, bad, brought if as_json else None) if bad else 0
+    finally:
+        if as_json:
+            print_json({"found": _documents(found), "repaired": json.loads("".join(brought) or "[]")})
+    return status or status_of([examined for examined in found if examined.failure])
 
-    chosen = {"repos": tuple(repos), "jobs": (), "every": False, "as_json": as_json}
+
+def _bring_again(
+    invocation: Invocation, edges: tuple[str, ...], repos: Sequence[str], document: list[str] | None
+) -> int:
+    """Do the sync or the delivery that an operator would do; its JSON goes into `document`, when there is one."""
+    from mirrortools.cli.calling import run
+
+    choice, as_json = Choice(tuple(repos)), document is not None
+    write = sys.stdout.write if document is None else document.append
+    options: SyncOptions | DeliverOptions = SyncOptions(choice, no_deliver=True, as_json=as_json)
     if edges:
-        return int(context.invoke(deliver, edges=edges, **chosen))
-    return int(context.invoke(sync, only=(), no_deliver=True, dry_run=False, edges=(), **chosen))
+        options = DeliverOptions(choice, edges, as_json=as_json)
+    return run(invocation, options, write)

@@ -36,13 +36,19 @@ _GOES_ON = "what was {} is kept, and the same command goes on from there"
 log = logging.getLogger("mirrortools.sync")
 
 
-def sync(invocation: Invocation, options: SyncOptions, ways: Mapping[str, Transport]) -> int:
-    """Sync what is chosen, tell what came of it, and give the exit status."""
+Write = Callable[[str], object]
+"""Takes text for whoever reads standard output, or what stands in for that."""
+
+
+def sync(
+    invocation: Invocation, options: SyncOptions, ways: Mapping[str, Transport], write: Write | None = None
+) -> int:
+    """Sync what is chosen, tell what came of it, and give the exit status; JSON goes to `write`."""
     invocation.when_stopped = "nothing was changed" if options.dry_run else _GOES_ON.format("fetched")
     to = () if options.no_deliver else _checked(options.edges, invocation.config)
     wish = Wish(options.only or None, to, options.dry_run, looks=bool(options.choice.repos))
     chosen = options.choice.of(invocation.config)
-    documents = _Documents(chosen) if options.as_json else None
+    documents = _Documents(chosen, write or sys.stdout.write) if options.as_json else None
     with (
         _origin(invocation, ways) as origin,
         _watch(invocation, documents, options.dry_run) as watch,
@@ -51,8 +57,10 @@ def sync(invocation: Invocation, options: SyncOptions, ways: Mapping[str, Transp
     return _report(tally, documents, invocation)
 
 
-def deliver(invocation: Invocation, options: DeliverOptions, ways: Mapping[str, Transport]) -> int:
-    """Deliver what is chosen, tell what came of it, and give the exit status."""
+def deliver(
+    invocation: Invocation, options: DeliverOptions, ways: Mapping[str, Transport], write: Write | None = None
+) -> int:
+    """Deliver what is chosen, tell what came of it, and give the exit status; JSON goes to `write`."""
     if options.dry_run:
         from mirrortools.cli.outlook import report
         from mirrortools.outlook import foresee
@@ -69,7 +77,7 @@ def deliver(invocation: Invocation, options: DeliverOptions, ways: Mapping[str, 
     invocation.when_stopped = _GOES_ON.format("sent")
     wish = Wish(edges=_checked(options.edges, invocation.config), looks=not options.choice.every)
     chosen = options.choice.of(invocation.config)
-    documents = _Documents(chosen) if options.as_json else None
+    documents = _Documents(chosen, write or sys.stdout.write) if options.as_json else None
     with (
         _origin(invocation, ways) as origin,
         _watch(invocation, documents, dry_run=False) as watch,
@@ -103,7 +111,8 @@ def _origin(invocation: Invocation, ways: Mapping[str, Transport]) -> Iterator[O
 class _Documents:
     """Outcomes for machines, kept as text until the end: of thousands of repositories that is little."""
 
-    def __init__(self, chosen: Sequence[RepositoryConfig]) -> None:
+    def __init__(self, chosen: Sequence[RepositoryConfig], write: Write) -> None:
+        self._write = write
         self._texts = dict.fromkeys((known.repo for known in chosen), "")
         self._last: Outcome | None = None
 
@@ -119,9 +128,10 @@ class _Documents:
         self._write_last()
         separator = "[\n"
         for text in self._texts.values():  # never all of it twice in memory
-            sys.stdout.write(separator + text)
+            self._write(separator + text)
             separator = ",\n"
-        _print("\n]")
+        self._write("\n]\n")
+        print(end="", flush=True)
 
     def _write_last(self) -> None:
         if self._last:

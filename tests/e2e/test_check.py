@@ -84,14 +84,19 @@ def test_rot_on_the_origin_is_found_and_repaired(mirror: Mirror) -> None:
     rot(mirror.root)
     unseen = mirror.sync()
     found = mirror.fails("check", "--all")
-    repaired = mirror.run("check", "--all", "--repair")
+    repaired = mirror.run("check", "--all", "--repair", "--json")
+    nothing = mirror.run("check", "--all", "--repair", "--json")
 
     assert not unseen["changed"]
     assert found.status == 20
     assert "model.safetensors: expected sha256" in found.stdout
     assert repaired.status == 0, repaired
+    assert "model.safetensors: expected sha256" in repaired.json["found"][0]["findings"][0]
+    assert [(each["repo"], each["fetched_bytes"]) for each in repaired.json["repaired"]] == [(REPO, 3 << 20)]
     assert mirror.served(REPO) == SERVED
-    assert mirror.run("check", "--all").status == 0
+    assert nothing.status == 0
+    assert [each["findings"] for each in nothing.json["found"]] == [[]]
+    assert nothing.json["repaired"] == []
 
 
 def test_rot_on_an_edge_is_found_and_repaired(mirror: Mirror, tmp_path: Path) -> None:
@@ -99,13 +104,15 @@ def test_rot_on_an_edge_is_found_and_repaired(mirror: Mirror, tmp_path: Path) ->
     rot(tmp_path / "bj1")
     unseen = mirror.run("deliver", "--all", "--json").json
     found = mirror.fails("check", "--all", "--edge", "bj1")
-    repaired = mirror.run("check", "--all", "--edge", "bj1", "--repair")
+    repaired = mirror.run("check", "--all", "--edge", "bj1", "--repair", "--json")
 
     assert unseen[0]["deliveries"][0]["sent_bytes"] == 0
     assert found.status == 20
     assert "edge bj1: BAD" in found.stdout
     assert "model.safetensors: expected sha256" in found.stdout
     assert repaired.status == 0, repaired
+    assert [each["edge"] for each in repaired.json["found"] if each["findings"]] == ["bj1"]
+    assert [(each["edge"], each["blobs"]) for each in repaired.json["repaired"][0]["deliveries"]] == [("bj1", 1)]
     assert served(tmp_path / "bj1", REPO) == SERVED
     assert mirror.run("check", "--all", "--edge", "bj1").status == 0
 
