@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,22 +75,31 @@ class Audit:
         self._store = Store(root, realm)
         self._tree = Tree(root, realm)
         self._quarantine = root / "state" / "quarantine"
+        self._is_over = False
 
     def bad_blobs(self, blobs: Iterable[Blob]) -> dict[Blob, str]:
         """What is wrong with those that are missing or do not hash to their names, on a thread per processor."""
         wanted = list(blobs)
         with ThreadPoolExecutor(os.cpu_count() or 1, "audit") as threads:
-            problems = list(threads.map(self._problem, wanted))
+            try:
+                problems = list(threads.map(self._problem, wanted))
+            except BaseException:
+                self._is_over = True  # a large blob takes minutes, and nobody wants to know any more
+                raise
         return {blob: problem for blob, problem in zip(wanted, problems, strict=True) if problem}
 
     def _problem(self, blob: Blob) -> str | None:
         try:
-            got = hash_file(self._store.path(blob), blob.algorithm)
+            got = hash_file(self._store.path(blob), blob.algorithm, self._refuse_when_over)
         except FileNotFoundError:
             return "is not there"
         except OSError as error:
             return f"cannot be read: {error.strerror}"
         return None if got == blob.digest else f"expected {blob.algorithm} {blob.digest}, got {got}"
+
+    def _refuse_when_over(self) -> None:
+        if self._is_over:
+            raise CancelledError
 
     def set_aside(self, blob: Blob) -> None:
         """Take a bad blob out of the store, so that the next sync or delivery brings it again. Raises StoreError."""

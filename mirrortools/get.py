@@ -350,11 +350,16 @@ class _Errand:
             return {}
         ready = {}
         with ThreadPoolExecutor(len(bases), "probe") as pool:
-            for base, answer in zip(bases, pool.map(lambda base: self._answer_s(base, path), bases), strict=True):
-                if isinstance(answer, float):
-                    ready[base] = answer
-                else:
-                    _log.warning("mirrortool: %s; that host is not used for %s", answer, self._commit[:12])
+            try:
+                answers = list(pool.map(lambda base: self._answer_s(base, path), bases))
+            except BaseException:
+                self._reach.hasty.break_off()
+                raise
+        for base, answer in zip(bases, answers, strict=True):
+            if isinstance(answer, float):
+                ready[base] = answer
+            else:
+                _log.warning("mirrortool: %s; that host is not used for %s", answer, self._commit[:12])
         return ready
 
     def _answer_s(self, base: str, path: str) -> float | UpstreamError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from mirrortools.errors import IntegrityError, NoSpace, StoreError
@@ -112,14 +112,18 @@ class Store:
         return blob
 
 
-def hash_file(path: Path, algorithm: str) -> str:
-    """The digest of a file's content as `Blob.algorithm` defines it, in hexadecimal."""
+def hash_file(path: Path, algorithm: str, before_each: Callable[[], None] = lambda: None) -> str:
+    """The digest of a file's content as `Blob.algorithm` defines it, in hexadecimal.
+
+    `before_each` piece that is read is called, and may raise.
+    """
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         digest = new_hash(algorithm, size)
         buffer = bytearray(CHUNK_BYTES)
         view = memoryview(buffer)
         while count := file.readinto(buffer):
+            before_each()
             digest.update(view[:count])
     return digest.hexdigest()
 

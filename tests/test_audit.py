@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from random import Random
 
@@ -43,6 +44,25 @@ def test_what_is_in_order_has_no_findings(tmp_path: Path, shown: Publication) ->
 
     assert audit.bad_blobs(shown.blobs) == {}
     assert [audit.wrong_links(manifest) for manifest in shown.manifests.values()] == [[]]
+
+
+class Interrupting(Blob):
+    """A blob at which an operator presses Ctrl-C."""
+
+    @property
+    def path(self) -> str:
+        raise KeyboardInterrupt
+
+
+def test_who_breaks_off_does_not_wait_for_a_large_blob(tmp_path: Path) -> None:
+    """Hashing this one would take many minutes."""
+    large = Blob("sha256", "0" * 64, 1 << 40)
+    path = Store(tmp_path).path(large)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, large.size)
+    with pytest.raises(KeyboardInterrupt):
+        Audit(tmp_path).bad_blobs([Interrupting("sha256", "1" * 64, 1), large])
 
 
 def test_rot_and_loss_are_found_and_set_aside(tmp_path: Path, shown: Publication) -> None:
