@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-from mirrortools.arrival import POLL_S, Arrival, Interrupted, Shared
+from mirrortools.arrival import POLL_S, Arrival
 from mirrortools.bulk import FEW, SMALL_BYTES, Bulk
 from mirrortools.desk import Desk, Progress, tell_nobody
 from mirrortools.errors import AccessDenied, MirrorError, NoSpace, RateLimited, SourceUnavailable, StoreError
@@ -29,6 +29,7 @@ from mirrortools.places import Party, Seat, seated
 from mirrortools.segments import SPAN_SEGMENTS, Span
 from mirrortools.sources import Sources
 from mirrortools.store import write_error
+from mirrortools.taking import Interrupted, Shared
 
 SPAN_S = 1.0
 # What is passed on from its start should come in its order: several connections then share a short stretch of it.
@@ -225,7 +226,7 @@ class _Coordinator:
         led = self._led
         if sum(led.values()) >= self._beside.connections:
             return ""
-        ready = [source.name for source in self._others if job.may_lead(source)]
+        ready = [source.name for source in self._others if job.choice.may_lead(source)]
         return min(ready, key=lambda name: (led[name], -self._rates.get(name, 0.0)), default="")
 
     def _rate_of(self, lead: str) -> float:
