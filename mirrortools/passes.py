@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import secrets
 import string
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ from typing import Final
 
 from mirrortools.config import Config
 from mirrortools.errors import StoreError
-from mirrortools.files import make_folder, write_file
+from mirrortools.files import alone_in, write_file
 from mirrortools.model import Realm
 from mirrortools.readers import Access, Bearer, Readership, write_access
 from mirrortools.store import write_error
@@ -96,17 +94,10 @@ class Passes:
     def _alone(self) -> Iterator[None]:
         """Hold other processes: one would forget what the other adds."""
         try:
-            make_folder(self._path.parent)
-            lock = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise write_error(self._path.parent, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            with alone_in(self._path.parent):
+                yield
         except OSError as error:
             raise write_error(self._path, error) from error
-        finally:
-            os.close(lock)
 
 
 def access_of(config: Config, passes: Sequence[Pass], now_s: float, edge: str | None = None) -> Access:

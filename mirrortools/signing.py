@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mirrortools.errors import HostileTree
-from mirrortools.files import make_folder, write_json
+from mirrortools.files import alone_in, make_folder, write_json
 from mirrortools.model import Publication, RepoId, quote_ref
 from mirrortools.signatures import KEYS, REQUESTS, STATEMENTS, make_key, names_signer, public_key, sign
 from mirrortools.statements import Signed, Statement, is_good_for, next_statement
@@ -122,14 +120,7 @@ class Signer:
     def _alone(self) -> Iterator[None]:
         """Hold other processes: two would make two keys, or two statements with one number."""
         try:
-            make_folder(self._folder)
-            lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            with alone_in(self._folder):
+                yield
         except OSError as error:
             raise write_error(self._folder, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        except OSError as error:
-            raise write_error(self._folder, error) from error
-        finally:
-            os.close(lock)
