@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mirrortools.changes import LATEST
 from mirrortools.errors import ServeError, StoreError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import KINDS
+from mirrortools.templating import templates_of
 
 MAIN_FILE: Final = "rsyncd.conf"
 FOLDER: Final = "rsyncd.d"
@@ -45,14 +44,7 @@ class Modules:
 
 def render(modules: Modules) -> str:
     """The text of the configuration."""
-    environment = Environment(
-        loader=PackageLoader("mirrortools", "templates/rsyncd"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (rsyncd's language, not HTML; Modules refuses what it could not hold)
-    )
+    environment = templates_of("rsyncd")
     values = {"public": modules.root / "public", "user": modules.user, "kinds": KINDS, "latest": LATEST}
     values["logged"] = _LOGGED_FOR_FEW if modules.private else ""
     return environment.get_template("mirrortools.conf.j2").render(values)

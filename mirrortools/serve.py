@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mirrortools.config import Tls
 from mirrortools.errors import ServeError
 from mirrortools.files import make_folder, write_file
 from mirrortools.model import KINDS, Realm
 from mirrortools.revision import LISTING
 from mirrortools.signposts import SIGNPOSTS, Signposts
+from mirrortools.templating import templates_of
 
 # A ref with more slashes than this can be cloned, but not be named in a URL of the Hub.
 MOST_SLASHES: Final = 8
@@ -142,14 +141,7 @@ class Site:
 
 def render(site: Site) -> dict[str, str]:
     """The files that serve `site`: name below its place → text."""
-    environment = Environment(
-        loader=PackageLoader("mirrortools", "templates/nginx"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (nginx's language, not HTML; Site refuses what it could not hold)
-    )
+    environment = templates_of("nginx")
     script = environment.get_template("hub.js").render()
     public = site.root / "public"
     values = {"public": public, "public_folder": public, "listen": site.listen, "name": site.name}

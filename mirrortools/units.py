@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mirrortools.access import Account
 from mirrortools.config import DEFAULT_PATH, Config, Source
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.files import make_folder, write_file
+from mirrortools.templating import templates_of
 
 UNIT_FOLDER: Final = "etc/systemd/system"
 ACCOUNT_FILE: Final = "etc/sysusers.d/mirrortools.conf"
@@ -130,13 +129,7 @@ def render_units(settings: UnitSettings) -> dict[str, str]:
 
 
 def _render(template: str, settings: UnitSettings, interval_s: int | None = None) -> str:
-    templates = Environment(
-        loader=PackageLoader("mirrortools", "templates/systemd"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701  (units, not HTML)
-    )
+    templates = templates_of("systemd")
     interval_s = interval_s or settings.interval_s
     option = "" if settings.config_path == DEFAULT_PATH else f" --config {settings.config_path}"
     return templates.get_template(template).render(

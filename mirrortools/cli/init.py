@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 
 import click
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mirrortools.cli import exit_statuses
 from mirrortools.config import DEFAULT_PATH, JOB_FOLDER
 from mirrortools.config.schema import SOURCE_SCHEMES, check_url
 from mirrortools.errors import ConfigError, StoreError
 from mirrortools.files import make_folder, write_file
+from mirrortools.templating import templates_of
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z")  # what YAML takes for text without quotes
 DEFAULT_ROOT = "/srv/mirrortools"
@@ -34,12 +34,7 @@ def _check_source(_context: click.Context, _option: click.Parameter, source: str
 
 def sample_files(root: str = DEFAULT_ROOT, source: str = DEFAULT_SOURCE) -> dict[str, str]:
     """The commented start: file name → text."""
-    templates = Environment(
-        loader=PackageLoader("mirrortools", "templates/config"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (YAML, not HTML)
-    )
+    templates = templates_of("config")
     main = templates.get_template("mirrortool.yaml.j2").render(root=root, source=source)
     example = templates.get_template("example.yaml").render()
     return {"mirrortool.yaml": main, f"{JOB_FOLDER}/example.yaml": example}

@@ -8,12 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mirrortools import rsyncd
 from mirrortools.config import EdgeConfig
 from mirrortools.errors import ConfigError, EdgeRefused
 from mirrortools.serve import Installed, Site, render
+from mirrortools.templating import templates_of
 from mirrortools.transports import installed_receiver
 
 PROGRAM: Final = "/usr/local/lib/mirrortools"
@@ -222,12 +221,7 @@ def nginx_files(setting: Setting) -> list[File]:
 
 
 def _rsyncd(setting: Setting) -> list[File]:
-    templates = Environment(
-        loader=PackageLoader("mirrortools", "templates/edge"),
-        undefined=StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  (no HTML)
-    )
+    templates = templates_of("edge")
     values = {"edge": setting.edge.name, "include": INCLUDE, "logs": LOGS}
     texts = {RSYNCD: "rsyncd.conf.j2", LOGROTATE: "logrotate.j2"}
     modules = rsyncd.render(rsyncd.Modules(setting.edge.root, setting.account, setting.edge.private))
