@@ -213,7 +213,7 @@ class Errand:
         self.meter.plan(len(cargo.lacking), cargo.planned_bytes, cargo.saved_bytes)
         lost = frozenset(blob for blob in cargo.travelling if blob in cargo.lacking and not self.store.has(blob))
         feeders = self._rescue(cargo, lost)
-        bad = self._send_and_adopt(cargo.without(lost), holding.folder)
+        bad, shown = self._bring(cargo.without(lost), holding.folder, held)
         if bad:
             for delta in cargo.deltas:
                 if delta.blob in bad:
@@ -223,16 +223,14 @@ class Errand:
             # What the edge found wrong is gone there: the same files once more, whole, and from here alone: who fed it
             # may have them wrong too.
             direct = replace(self, reached=replace(self.reached, fan_out=None))
-            bad = direct._send_and_adopt(cargo.whole(bad), holding.folder)
+            bad, shown = direct._bring(cargo.whole(bad), holding.folder, held)
         if bad:
             reason = next(iter(bad.values()))
             raise IntegrityError(
                 f"edge {self.edge.name}: {self.publication.repo}: {reason}, twice; "
                 f"look at the edge's disk and memory, then run `mirrortool deliver` again"
             )
-        document = self.publication.to_json(held)
-        answer = self.session.ask({"ask": "publish", "publication": document, "signed": self.signed.to_json()})
-        return bool(answer.get("changed"))
+        return bool((shown or self.session.ask(self._publishing(held))).get("changed"))
 
     def _check_own(self, bad: Iterable[Blob]) -> None:
         """When an edge finds blobs wrong, look first whether they are wrong here. Raises IntegrityError."""
@@ -277,25 +275,60 @@ class Errand:
         patched = [d for d in cargo.deltas if self.session.ask({**words, **d.to_json()}).get("patched") is True]
         self.meter.save(sum(delta.saved_bytes for delta in patched))
 
-    def _send_and_adopt(self, cargo: Cargo, folder: str) -> dict[Blob, str]:
-        """Give the blobs that the edge found wrong, with its reasons."""
+    def _bring(
+        self, cargo: Cargo, folder: str, held: Container[str]
+    ) -> tuple[Mapping[Blob, str], Mapping[str, Any] | None]:
+        """Send what is lacking, and have it adopted.
+
+        Give the blobs that the edge found wrong, with its reasons; and, when all was asked at once, its answer to
+        `publish`.
+        """
         if not cargo.lacking:
-            return {}
+            return {}, None
         files, carried_bytes = cargo.travelling, self.reached.carried_bytes
         if carried_bytes and sum(file.size for file in files) <= carried_bytes:
+            if files and not cargo.deltas:
+                return self._at_once(cargo, files, held)
             self._carry(cargo, files)
         elif rest := self._pass_on(cargo, files):
             self._send(cargo, folder, rest)
         self._patch(cargo)
-        answer = self.session.ask(self._request("adopt", cargo.lacking))
+        return self._bad(cargo, self.session.ask(self._request("adopt", cargo.lacking))), None
+
+    def _at_once(
+        self, cargo: Cargo, files: Collection[Blob], held: Container[str]
+    ) -> tuple[Mapping[Blob, str], Mapping[str, Any] | None]:
+        """Send little blobs in a request, with all that is asked of them behind it, and wait once.
+
+        A blob that is found wrong is gone by the time of `publish`, which is refused then.
+        """
+        requests = [self._carrying(cargo, files), self._request("adopt", cargo.lacking), self._publishing(held)]
+        carried, adopted, shown = self.session.ask_all(requests)
+        answer = _granted(adopted, carried)
+        self.meter.batch_done(sum(file.size for file in files))
+        bad = self._bad(cargo, answer)
+        return bad, None if bad else _granted(shown)
+
+    def _publishing(self, held: Container[str]) -> dict[str, Any]:
+        document = self.publication.to_json(held)
+        return {"ask": "publish", "publication": document, "signed": self.signed.to_json()}
+
+    def _bad(self, cargo: Cargo, answer: Mapping[str, Any]) -> dict[Blob, str]:
+        """The blobs that the edge found wrong, by its answer to `adopt`, with its reasons."""
         with understood(self.edge.name):
             bad = {Blob(str(a), str(d), int(size)): str(reason) for a, d, size, reason in answer["bad"]}
             if not bad.keys() <= cargo.lacking:
                 raise ValueError("it calls blobs bad that were not sent")
             return bad
 
-    def _carry(self, cargo: Cargo, files: Iterable[Blob]) -> None:
-        """Send files in a request, which is quicker than to begin anything else as long as they are little."""
+    def _carry(self, cargo: Cargo, files: Collection[Blob]) -> None:
+        """Send files in a request."""
+        if files:
+            self.session.ask(self._carrying(cargo, files))
+            self.meter.batch_done(sum(file.size for file in files))
+
+    def _carrying(self, cargo: Cargo, files: Collection[Blob]) -> dict[str, Any]:
+        """Files in a request, which is quicker than to begin anything else as long as they are little."""
         try:
             contents = [
                 [
@@ -308,9 +341,7 @@ class Errand:
             ]
         except OSError as error:
             raise StoreError(f"{error.filename}: {reason(error)}; `mirrortool sync` fetches what is gone") from error
-        if contents:
-            self.session.ask({"ask": "carry", "repo": self.publication.repo.path, "contents": contents})
-            self.meter.batch_done(sum(file.size for file in files))
+        return {"ask": "carry", "repo": self.publication.repo.path, "contents": contents}
 
     def _rescue(self, cargo: Cargo, lost: frozenset[Blob]) -> tuple[str, ...]:
         """Have other edges feed what this host does not hold any more; gives which did. Raises StoreError."""
@@ -399,6 +430,15 @@ class Errand:
 
     def _request(self, ask: str, blobs: Iterable[Blob]) -> dict[str, Any]:
         return {"ask": ask, "repo": self.publication.repo.path, "blobs": blob_items(blobs)}
+
+
+def _granted(answer: dict[str, Any] | MirrorError, *before: dict[str, Any] | MirrorError) -> dict[str, Any]:
+    """An answer, unless it or one `before` it is a refusal, the first of which is raised."""
+    for each in (*before, answer):
+        if isinstance(each, MirrorError):
+            raise each
+    assert isinstance(answer, dict)  # noqa: S101  (it was looked at)
+    return answer
 
 
 class _Pinger:

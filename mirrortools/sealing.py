@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mirrortools.errors import MirrorError
 from mirrortools.seals import SEAL, needs_seal, sealed_text
 from mirrortools.signing import Signer
 from mirrortools.transports import Batch, Pipe, Sent, Session
@@ -25,9 +26,16 @@ class SealedSession:
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises StoreError, EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
-        if needs_seal(request):
-            request = {**request, SEAL: self._signer.seal(sealed_text(request, self._challenge))}
-        return self._session.ask(request)
+        return self._session.ask(self._sealed(request))
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        """Give the receiver's answers. Raises StoreError, EdgeUnreachable, EdgeRefused."""
+        return self._session.ask_all([self._sealed(request) for request in requests])
+
+    def _sealed(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not needs_seal(request):
+            return request
+        return {**request, SEAL: self._signer.seal(sealed_text(request, self._challenge))}
 
     def send(self, batch: Batch) -> Sent:
         """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mirrortools.deliver import EdgeSession
-from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, StoreError
+from mirrortools.errors import EdgeError, EdgeRefused, EdgeUnreachable, IntegrityError, MirrorError, NoSpace, StoreError
 from mirrortools.model import Publication
 from mirrortools.roll import Roll
 from mirrortools.said import Agenda
@@ -47,6 +47,15 @@ class FakeEdge:
         if isinstance(lie, MirrorError):
             raise lie
         return {**self._honest(request), **lie}
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Mapping[str, Any]) -> dict[str, Any] | MirrorError:
+        try:
+            return self.ask(request)
+        except MirrorError as error:
+            return error
 
     def _honest(self, request: Mapping[str, Any]) -> dict[str, Any]:
         if request["ask"] in ("hello", "state"):
@@ -134,6 +143,27 @@ def test_what_is_little_goes_in_a_request(shown: Publication, tmp_path: Path, li
     assert [request["ask"] for request in edge.asked][-2:] == ["adopt", "publish"]
     assert (bool(carried), bool(edge.sent)) == (carries, not carries)
     assert not carried or delivery.bytes_sent == sum(size for *_, size, _ in carried[0]["contents"])
+
+
+def test_what_was_carried_and_is_wrong_there_goes_once_more(shown: Publication, tmp_path: Path) -> None:
+    """All of it was asked for at once, so what was refused because of it is asked for again; the reason is told."""
+    [bad] = [blob for blob in shown.blobs if blob.size == 3000]
+    adopt = {"bad": [[bad.algorithm, bad.digest, bad.size, "a disk that lies"]]}
+    edge = FakeEdge({"hello": {"carries": True}, "adopt": adopt, "publish": EdgeRefused("1 blobs are not here")})
+    delivery = session(edge, tmp_path).deliver(shown)
+    carried = [len(request["contents"]) for request in edge.asked if request["ask"] == "carry"]
+
+    assert isinstance(delivery.error, IntegrityError)
+    assert "a disk that lies, twice" in str(delivery.error)
+    assert carried == [len(shown.blobs), 1]
+
+
+def test_what_refuses_little_blobs_is_told(shown: Publication, tmp_path: Path) -> None:
+    """The first refusal counts, not what was refused because of it."""
+    lies = {"hello": {"carries": True}, "carry": NoSpace("full"), "adopt": EdgeRefused("nothing arrived")}
+    delivery = session(FakeEdge(lies), tmp_path).deliver(shown)
+
+    assert isinstance(delivery.error, NoSpace)
 
 
 def test_an_older_edge_is_sent_even_an_empty_file_by_rsync(shown: Publication, tmp_path: Path) -> None:

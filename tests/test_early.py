@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mirrortools.errors import EdgeUnreachable
+from mirrortools.errors import EdgeUnreachable, MirrorError
 from mirrortools.transports import Batch, Pipe, Sent, called
 from mirrortools.transports.early import KEPT_S, Early
 
@@ -20,6 +20,9 @@ class Line:
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return dict(request)
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        return [dict(request) for request in requests]
 
     def send(self, batch: Batch) -> Sent:
         raise NotImplementedError

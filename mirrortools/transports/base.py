@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mirrortools.errors import MirrorError
 from mirrortools.model import Blob
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ class Session(Protocol):
 
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        """Ask several things, none of which waits for the answer to the one before.
+
+        Give each answer, or what the receiver says instead, as `ask` would raise it. Raises EdgeUnreachable, and
+        EdgeRefused when the conversation ends.
+        """
 
     def send(self, batch: Batch) -> Sent:
         """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""

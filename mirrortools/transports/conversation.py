@@ -6,15 +6,17 @@ import logging
 import os
 import select
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final
 
 from mirrortools.errors import EdgeRefused, EdgeUnreachable, Locked, MirrorError, NoSpace
 from mirrortools.frames import frame, read_frame
 from mirrortools.transports.archive import LACKS, packed, receiver_command
-from mirrortools.transports.child import Child
+from mirrortools.transports.child import END_TIMEOUT_S, Child
 from mirrortools.transports.way import Way
 
 SILENCE_TIMEOUT_S: Final = 60
@@ -40,31 +42,75 @@ class Conversation:
 
         Where the receiver is not kept the first request goes out twice, the second time behind the archive.
         """
-        try:
-            data = frame(request)
-        except EdgeRefused as error:
-            raise EdgeRefused(f"edge {self._way.edge}: {request.get('repo') or 'the request'}: {error}") from error
-        asked_s = time.monotonic()
-        answer = self._exchange(data)
+        data, asked_s = self._framed(request), time.monotonic()
+        self._write(data)
+        answer = self._next_frame()
         if answer == LACKS and self._unsent is not None:
-            answer = self._exchange(packed(self._unsent) + data)
+            self._write(packed(self._unsent) + data)
+            answer = self._next_frame()
         self._unsent = None
         if request.get("ask") not in _ROUTINE:
-            _log.debug("edge %s: %s: %.0f ms", self._way.edge, request.get("ask"), 1000 * (time.monotonic() - asked_s))
+            self._tell([request], asked_s)
         if answer is None:
             raise self._ended()
-        if "error" in answer:
-            kind = _REFUSALS.get(str(answer["error"]), EdgeRefused)
-            raise kind(f"edge {self._way.edge}: {answer.get('text')}")
-        return answer
+        understood = self._understood(answer)
+        if isinstance(understood, MirrorError):
+            raise understood
+        return understood
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        """Give the answers to requests that go out one behind the other, while answers come in.
+
+        The first request of a conversation is not among them. What the receiver refuses is in the place of its answer.
+        Raises EdgeUnreachable, EdgeRefused.
+        """
+        data, asked_s = b"".join([self._framed(request) for request in requests]), time.monotonic()
+        writer = threading.Thread(target=self._write, args=[data])
+        writer.start()
+        try:
+            answers = list(islice(iter(self._next_frame, None), len(requests)))
+        except BaseException:
+            self.child.end()
+            raise
+        finally:  # nobody may close what is still written to
+            writer.join(END_TIMEOUT_S)
+            if writer.is_alive():
+                self.child.end()
+                writer.join()
+        self._tell(requests, asked_s)
+        if len(answers) < len(requests):
+            raise self._ended()
+        return [self._understood(answer) for answer in answers]
 
     def close(self) -> None:
         """Say that there is nothing more to ask, and wait for the end."""
         self.child.close()
 
-    def _exchange(self, data: bytes) -> dict[str, Any] | None:
+    def _framed(self, request: Mapping[str, Any]) -> bytes:
+        """What is to be written for a request. Raises EdgeRefused when it is too large."""
+        try:
+            return frame(request)
+        except EdgeRefused as error:
+            raise EdgeRefused(f"edge {self._way.edge}: {request.get('repo') or 'the request'}: {error}") from error
+
+    def _write(self, data: bytes) -> None:
         with suppress(BrokenPipeError):  # it ended early, perhaps with a last word
             self.child.write(data)
+
+    def _tell(self, requests: Sequence[Mapping[str, Any]], asked_s: float) -> None:
+        """Say how long was waited for the answers to requests."""
+        names = ", ".join(str(request.get("ask")) for request in requests)
+        _log.debug("edge %s: %s: %.0f ms", self._way.edge, names, 1000 * (time.monotonic() - asked_s))
+
+    def _understood(self, answer: dict[str, Any]) -> dict[str, Any] | MirrorError:
+        """An answer, or what the receiver says instead."""
+        if "error" in answer:
+            kind = _REFUSALS.get(str(answer["error"]), EdgeRefused)
+            return kind(f"edge {self._way.edge}: {answer.get('text')}")
+        return answer
+
+    def _next_frame(self) -> dict[str, Any] | None:
+        """The next answer; None when it has ended. Raises EdgeUnreachable, EdgeRefused."""
         try:
             while (answer := read_frame(self._read)) is not None and "working" in answer:
                 continue

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mirrortools.errors import EdgeUnreachable
+from mirrortools.errors import EdgeUnreachable, MirrorError
 from mirrortools.transports.archive import hand_over_command
 from mirrortools.transports.base import Batch, Pipe, Sent
 from mirrortools.transports.child import Child
@@ -33,6 +33,10 @@ class ProcessSession:
     def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Give the receiver's answer. Raises EdgeUnreachable, EdgeRefused, NoSpace, Locked."""
         return self._conversation.ask(request)
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | MirrorError]:
+        """Give the receiver's answers. Raises EdgeUnreachable, EdgeRefused."""
+        return self._conversation.ask_all(requests)
 
     def send(self, batch: Batch) -> Sent:
         """Put a batch on the edge. Raises EdgeUnreachable, EdgeRefused, NoSpace, StoreError."""

@@ -63,6 +63,30 @@ def begin(session: Session, blobs: Sequence[Blob]) -> str:
     return str(session.ask({"ask": "begin", "repo": REPO.path, "blobs": items})["folder"])
 
 
+def test_several_things_are_asked_at_once(edge: Edge, tmp_path: Path) -> None:
+    """Requests and answers pass each other, however large; what is refused stands in its place and ends nothing."""
+    many = [["sha256", f"{number:064x}", 1] for number in range(10_000)]
+    have = {"ask": "have", "repo": REPO.path, "blobs": many}
+    with session_with(edge(tmp_path / "edge"), tmp_path / "origin") as session:
+        first, refused, second, last = session.ask_all([have, {"ask": "sing"}, have, {"ask": "ping"}])
+
+    assert isinstance(first, dict)
+    assert len(first["missing"]) == len(many)
+    assert isinstance(refused, EdgeRefused)
+    assert isinstance(second, dict)
+    assert second["missing"] == first["missing"]
+    assert last == {}
+
+
+def test_an_edge_that_ends_while_much_is_asked_is_told_of(edge: Edge, tmp_path: Path) -> None:
+    """Nobody waits for what can no longer be written."""
+    large = {"ask": "have", "repo": REPO.path, "blobs": [["sha256", "0" * 64, 1]] * 100_000}
+    with session_with(edge(tmp_path / "edge"), tmp_path / "origin") as session:
+        session.abort()
+        with pytest.raises((EdgeRefused, EdgeUnreachable)):
+            session.ask_all([large, large])
+
+
 def test_the_receiver_answers(edge: Edge, tmp_path: Path) -> None:
     """The edge needs nothing of ours: the receiver arrives with the call and leaves nothing outside its root."""
     with closing(transport_to(edge(tmp_path / "edge"), tmp_path / "state").open(receiver_archive())) as session:
