@@ -63,6 +63,7 @@ class Deltas:
         self._stage = root / "state" / "stage"
         self._findings = Findings(root / "state" / "findings")
         self._folder: Path | None = None
+        self._is_over = False
         self._compared: dict[tuple[Blob, Blob], Comparison] = {}
         self._made: dict[tuple[Blob, Blob], Delta | None] = {}
         self._lock = threading.Lock()
@@ -101,6 +102,10 @@ class Deltas:
         share, other = max(shares, default=(0, None))
         return other if share >= len(wanted) / 4 else None
 
+    def stop(self) -> None:
+        """Let whoever compares end soon, from any thread: of large blobs that takes minutes."""
+        self._is_over = True
+
     def close(self) -> None:
         """Remove what was made."""
         if self._folder:
@@ -120,10 +125,16 @@ class Deltas:
     def _find(self, base: Blob, blob: Blob) -> Comparison:
         equal = equal_segments(self._hashes(base), self._hashes(blob))
         with self._opened(base) as older, self._opened(blob) as newer:
-            steps = find_steps(Pair(older.fileno(), newer.fileno(), base.size, blob.size), equal)
+            steps = self._while_wanted(find_steps(Pair(older.fileno(), newer.fileno(), base.size, blob.size), equal))
             found = Comparison.of(blob.size, tuple(merged(steps)))
         self._findings.keep(base, blob, found)
         return found
+
+    def _while_wanted(self, steps: Iterable[Step]) -> Iterator[Step]:
+        for step in steps:
+            if self._is_over:
+                raise StoreError("the run was ended while blobs were compared")
+            yield step
 
     def _opened(self, blob: Blob) -> FileIO:
         return self._store.path(blob).open("rb", buffering=0)

@@ -288,6 +288,8 @@ class EdgePool:
 
     def abort(self) -> None:
         """End whatever runs now for any edge, from any thread."""
+        for here in self._here.values():
+            here.deltas.stop()
         for session in self._all_sessions:
             session.abort()
 

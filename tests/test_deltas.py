@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from mirrortools.deltas import Delta, Deltas, equal_segments
+from mirrortools.errors import StoreError
 from mirrortools.patch import Recipe, fill_from, patch
 from mirrortools.segmented import write_hashes
 from mirrortools.segments import SEGMENT_BYTES, Segments
@@ -90,3 +93,19 @@ def test_what_was_compared_is_not_compared_again(tmp_path: Path) -> None:
     assert compared.shifted
     later.doubt(again)
     assert later.between(sha256_blob(older), sha256_blob(newer)) is None
+
+
+def test_a_run_that_is_ended_compares_no_more(tmp_path: Path) -> None:
+    """Nobody waits for two large blobs, and what was half compared is not kept."""
+    older, newer = noise(3 * MIB), noise(1000, 5) + noise(3 * MIB)
+    for content in (older, newer):
+        put(tmp_path, sha256_blob(content), content)
+    ended, later = Deltas(tmp_path), Deltas(tmp_path)
+    ended.stop()
+    with pytest.raises(StoreError, match="the run was ended"):
+        ended.between(sha256_blob(older), sha256_blob(newer))
+    delta = later.between(sha256_blob(older), sha256_blob(newer))
+    later.close()
+
+    assert delta
+    assert delta.fresh.size < MIB
