@@ -48,6 +48,13 @@ def stopped(running: subprocess.Popen[str], number: signal.Signals) -> str:
             running.kill()
 
 
+def assert_by_itself(said: str, number: signal.Signals) -> None:
+    """It ended by itself, and said no more than that."""
+    assert said.startswith(f"mirrortool: stopped ({number.name})")
+    assert "by force" not in said
+    assert said.count("\n") == 1
+
+
 def wait_for(path: Path) -> None:
     """Wait until something made a file."""
     ends_s = time.monotonic() + 60
@@ -81,7 +88,7 @@ def test_edges_that_do_not_answer_are_not_waited_for(
     said = stopped(running, signal.SIGTERM)
 
     assert running.returncode == 143
-    assert said.startswith("mirrortool: stopped (SIGTERM); ")
+    assert_by_itself(said, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -98,7 +105,7 @@ def test_what_git_started_is_ended_with_it(
     said = stopped(running, number)
 
     assert running.returncode == 128 + number
-    assert said.startswith(f"mirrortool: stopped ({number.name}); ")
+    assert_by_itself(said, number)
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -114,7 +121,7 @@ def test_a_source_that_says_nothing_is_not_waited_for(tmp_path: Path, others: in
         taken.close()
 
     assert running.returncode == 143
-    assert said.startswith("mirrortool: stopped (SIGTERM); ")
+    assert_by_itself(said, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("others", [0, 1])
@@ -134,4 +141,4 @@ def test_an_address_that_swallows_all_is_not_waited_for(tmp_path: Path, others: 
         said = stopped(running, signal.SIGTERM)
 
     assert running.returncode == 143
-    assert said.startswith("mirrortool: stopped (SIGTERM); ")
+    assert_by_itself(said, signal.SIGTERM)
