@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 
 from mirrortools import fetch as module
 from mirrortools import flow
-from mirrortools.arrival import Interrupted
 from mirrortools.desk import Desk, Progress
 from mirrortools.errors import (
     AccessDenied,
@@ -39,6 +38,7 @@ from mirrortools.model import Blob
 from mirrortools.partial import Partial
 from mirrortools.places import Party, Places, Terms, seated
 from mirrortools.store import Store, hash_file
+from mirrortools.taking import Interrupted
 from tests.delivery import git_blob, noise, sha256_blob
 from tests.fakes import Clock, FakeReader, FakeSource, Faults
 from tests.strategies import trials
