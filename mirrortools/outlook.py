@@ -1,4 +1,4 @@
-"""What deliveries would send to edges, asked of the edges themselves; nothing is changed anywhere."""
+"""What deliveries would send to edges, asked of the edges themselves; they keep the receiver, and nothing else."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from mirrortools.keeping import FOLDER
 from tests.delivery import noise
 from tests.mirror import Mirror, served
 from tests.servers.sshd import Sshd
@@ -126,7 +127,7 @@ def _read_all(descriptor: int, into: list[bytes]) -> None:
 
 
 def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> None:
-    """Whole, delta and held bytes of an edge that has the former revision, and of one that has nothing; no change."""
+    """Whole, delta and held bytes of an edge that has the former revision, and of one that keeps the receiver alone."""
     older = noise(8 * MIB, 1)
     site.edge("bj1")
     site.model(REPO, model=older, config=b"{}", other=noise(2 * MIB, 3))
@@ -152,7 +153,9 @@ def test_a_dry_run_tells_for_each_edge_what_would_go_out_and_why(site: Site) -> 
     assert "model.safetensors  (shifted data" in told
     assert f"{REPO} to 2 edges: " in told
     assert " would leave this host; edges pass on the rest to each other" in told
-    assert [path for path in after if path not in before] == [Path("bj2")]
+    kept = [path for path in after if path not in before]
+    assert kept[:-1] == [Path("bj2"), Path("bj2/state"), Path("bj2", FOLDER)]
+    assert kept[-1].parent == Path("bj2", FOLDER)
     assert delivered["planned_bytes"] == old["send_bytes"]
     assert "holds all " in nothing
 
