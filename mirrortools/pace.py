@@ -2,6 +2,9 @@
 
 One connection is best on a fast link, several where each flow is limited. Which it is can only be measured: the
 number doubles (one is made four) as long as the whole gets clearly faster, and goes back one step when it does not.
+
+A short look tells what a steady flow brings. Some servers send in bursts instead, nginx's `limit_rate` one a whole
+second: who has seen a silence between bytes looks for several seconds at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ _FULL: Final = 0.6
 _BUSY: Final = 0.4
 _LEAP: Final = 4
 _LONGEST_LATENCY_S: Final = 2.0
+_SILENCE_S: Final = 0.3
+# One burst more or less, of one a second, is a quarter of it at most.
+_LONG_WINDOW_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +41,35 @@ class Seen:
     working_s: float = 0.0
 
 
+def _is_full(before: Seen, seen: Seen, hashers: int) -> bool:
+    """Whether the threads that hash, or the whole process, had the processors for most of the time."""
+    elapsed_s = seen.now_s - before.now_s
+    hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
+    working = (seen.working_s - before.working_s) / elapsed_s
+    return hashing > _FULL or working > _BUSY
+
+
 @dataclass(slots=True)
 class Pace:
     """The number of connections that is allowed now; `fixed` ones are never changed.
 
-    `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet. `hashing` is the
-    part of the time that threads spent hashing meanwhile, `working` the part of the processors that this process had.
+    `rate_of_one` is what one of them brought lately, in bytes a second; 0 when nothing is known yet.
+    `waits_for_processors` tells whether hashing, or decrypting and all else, had its hands full lately: then no
+    connection can bring anything sooner.
     """
 
     fixed: int | None = None
     connections: int = START
     rate_of_one: float = 0.0
-    hashing: float = 0.0
-    working: float = 0.0
+    waits_for_processors: bool = False
+    _glanced: Seen | None = None
     _before: Seen | None = None
     _rate_before: float = 0.0
     _factor: int = 2
     _not_before_s: float = 0.0
     _hold_until_s: float = 0.0
+    _heard: Seen | None = None
+    _long_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.connections = self.fixed or self.connections
@@ -67,38 +84,56 @@ class Pace:
         `busy` is how many are in use, `hashers` how many threads could hash what comes; when those have their hands
         full, more connections cannot pay. A new one brings nothing for `latency_s`, in which nothing is judged.
         """
+        self._glance(seen, hashers)
+        self._listen(seen, latency_s)
         before = self._before
         if before is None or not seen.fetched_bytes or seen.now_s < self._not_before_s:
             self._before = seen
             return self.connections
-        elapsed_s = seen.now_s - before.now_s
-        if elapsed_s < WINDOW_S:
+        elapsed_s, count = seen.now_s - before.now_s, seen.fetched_bytes - before.fetched_bytes
+        if elapsed_s < self._window_s(seen.now_s) or not count:
             return self.connections
-        rate = (seen.fetched_bytes - before.fetched_bytes) / elapsed_s
-        self.rate_of_one = rate / max(1, busy) or self.rate_of_one
-        self.hashing = (seen.hashing_s - before.hashing_s) / elapsed_s / hashers
-        self.working = (seen.working_s - before.working_s) / elapsed_s
         self._before = seen
+        self.rate_of_one = count / elapsed_s / max(1, busy)
         if self.fixed or busy < self.connections:
             return self.connections
         if seen.now_s >= self._hold_until_s:
             number = self.connections
-            self._judge(seen.now_s, rate)
+            self._judge(seen.now_s, count / elapsed_s, is_full=_is_full(before, seen, hashers))
             if self.connections != number:
                 self._not_before_s = seen.now_s + min(latency_s, _LONGEST_LATENCY_S)
         return self.connections
 
-    @property
-    def waits_for_processors(self) -> bool:
-        """Whether hashing, or decrypting and all else, has its hands full: no connection can bring anything sooner."""
-        return self.hashing > _FULL or self.working > _BUSY
+    def _glance(self, seen: Seen, hashers: int) -> None:
+        """See how busy the processors are."""
+        before = self._glanced
+        if before is None:
+            self._glanced = seen
+        elif seen.now_s - before.now_s >= WINDOW_S:
+            self.waits_for_processors = _is_full(before, seen, hashers)
+            self._glanced = seen
 
-    def _judge(self, now_s: float, rate: float) -> None:
-        if self.waits_for_processors and not self._rate_before:
+    def _listen(self, seen: Seen, latency_s: float) -> None:
+        """Notice a silence between bytes. What was found before it, in short looks, counts for nothing."""
+        if not seen.fetched_bytes:
             return
+        if self._heard is None or seen.fetched_bytes > self._heard.fetched_bytes:
+            self._heard = seen
+        elif seen.now_s - self._heard.now_s > _SILENCE_S + latency_s:
+            if seen.now_s >= self._long_until_s:
+                self._before, self._rate_before = seen, 0.0
+            self._long_until_s = seen.now_s + HOLD_S
+
+    def _window_s(self, now_s: float) -> float:
+        return _LONG_WINDOW_S if now_s < self._long_until_s else WINDOW_S
+
+    def _judge(self, now_s: float, rate: float, *, is_full: bool) -> None:
         if rate > self._rate_before * _PAYS and self.connections < MOST:
-            self._rate_before = rate
-            self._grow()
+            if is_full:
+                self._rate_before = 0.0  # as many as there are may have paid; more cannot
+            else:
+                self._rate_before = rate
+                self._grow()
         elif self._rate_before and self.connections > 1 and rate <= self._rate_before * _PAYS:
             self.connections //= self._factor
             self._rate_before = 0.0

@@ -106,6 +106,68 @@ def test_while_other_processors_could_hash_connections_are_added() -> None:
     assert pace.connections > START
 
 
+def test_no_connection_is_added_once_the_processors_are_full() -> None:
+    """Those before may have paid; each further one would only be in the way of the hash."""
+    pace = Pace()
+    pace.observe(Seen(0.0, 0), 1)
+    pace.observe(Seen(0.1, 10**7), 1)
+    pace.observe(Seen(0.2, 2 * 10**7), 1)
+    some = pace.connections
+    pace.observe(Seen(0.3, 30 * 10**7, hashing_s=0.09), some)
+    pace.observe(Seen(0.4, 90 * 10**7, hashing_s=0.18), some)
+
+    assert START < some < MOST
+    assert pace.connections == some
+
+
+class Bursts:
+    """A server that sends to each connection what it may have in a second, or its share of a link, all at once."""
+
+    def __init__(self, most_together: float) -> None:
+        self.pace = Pace()
+        self._begun = [0.02]
+        self._most_together = most_together
+
+    def run(self, seconds: float) -> set[int]:
+        """Let time pass. The numbers of connections there were."""
+        now, total, seen = 0.0, 0.0, set()
+        while now <= seconds:
+            share = min(1e6, self._most_together / len(self._begun))
+            total += share * sum((now - begun) % 1 < 0.05 for begun in self._begun if begun <= now)
+            self.pace.observe(Seen(now, int(total)), self.pace.connections)
+            number = self.pace.connections
+            self._begun = [*self._begun, *(now + 0.02 for _ in range(number - len(self._begun)))][:number]
+            seen.add(number)
+            now += 0.05
+        return seen
+
+
+def test_bursts_of_a_server_do_not_hide_that_more_connections_pay() -> None:
+    """Between two bursts a short look finds nothing, which says nothing against connections that were added."""
+    bursts = Bursts(most_together=1e9)
+    bursts.run(3 * HOLD_S)
+
+    assert bursts.pace.connections == MOST
+
+
+def test_bursts_of_a_server_do_not_pass_for_more() -> None:
+    """A link that has enough with two connections is not given all there may be because one look met a burst."""
+    bursts = Bursts(most_together=2e6)
+    numbers = bursts.run(3 * HOLD_S)
+
+    assert MOST not in numbers
+
+
+def test_a_silence_alone_changes_nothing() -> None:
+    """Who brings nothing for a while brings no more over fewer connections."""
+    pace = after(0.35, lambda n: n * 20e6)
+    number = pace.connections
+    for step in range(100):
+        pace.observe(Seen(0.4 + step * 0.05, 10**8), number)
+
+    assert START < number == pace.connections
+
+
 def beside(seconds: float, rates: Callable[[int], tuple[float, float]], *, settled: bool = True) -> Beside:
     """A second source that was watched for so long; `rates` is what both bring, when it has so many connections."""
     second, now, first_bytes, own_bytes = Beside(MOST), 0.0, 0.0, 0.0
