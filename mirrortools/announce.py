@@ -8,34 +8,39 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mirrortools import __version__
+from mirrortools.catalogue import Listed
 from mirrortools.config import Config
+from mirrortools.errors import StoreError
 from mirrortools.files import make_folder, replace_file, write_file
 from mirrortools.model import RepoId
-from mirrortools.state import State
+from mirrortools.state import RepositoryState, State
 from mirrortools.store import write_error
 
-Refs = Callable[[RepoId], Mapping[str, str]]
-"""The refs that are served of a repository: full name → commit."""
 
-
-def announce(config: Config, state: State, repos: Collection[RepoId], refs: Refs, now: float) -> None:
+def announce(config: Config, state: State, listed: Sequence[Listed], now: float) -> None:
     """Write the public files anew, about repositories that may be very many. Raises StoreError, NoSpace."""
     folder = config.root / "public" / ".mirror"
     edges = {name: edge.http for name, edge in sorted(config.edges.items()) if edge.http}
-    listed = (_about(repo, refs(repo), state) for repo in sorted(repos, key=str))
+    refs = {str(RepoId.parse(known.path)): known.refs for known in listed}
+    known = state.repositories()
+    abouts = (_about(known.get(repo, RepositoryState(repo)), refs[repo]) for repo in sorted(refs))
     try:
         make_folder(folder / "trace")
         # These two are about this moment: older ones are as true as they were, should a power cut bring them back.
-        replace_file(folder / "status.json", _status(listed, now))
-        replace_file(trace_file(config.root), [trace(len(repos), now).encode()])
-        _write_edges(folder / "edges.json", json.dumps({"edges": edges}, ensure_ascii=False, separators=(",", ":")))
+        replace_file(folder / "status.json", _status(abouts, now))
+        replace_file(trace_file(config.root), [trace(len(listed), now).encode()])
+        _write_edges(folder / "edges.json", _compact({"edges": edges}))
     except OSError as error:
         raise write_error(folder, error) from error
+
+
+def _compact(document: object) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def _write_edges(path: Path, text: str) -> None:
@@ -46,25 +51,22 @@ def _write_edges(path: Path, text: str) -> None:
     write_file(path, text.encode())
 
 
-def _status(repositories: Iterable[Mapping[str, object]], now: float) -> Iterator[bytes]:
+def _status(repositories: Iterable[str], now: float) -> Iterator[bytes]:
     """The JSON of status.json, in pieces."""
     yield f'{{"now":{json.dumps(now)},"repositories":['.encode()
     separator = ""
-    for document in repositories:
-        yield f"{separator}{json.dumps(document, ensure_ascii=False, separators=(',', ':'))}".encode()
+    for text in repositories:
+        yield f"{separator}{text}".encode()
         separator = ","
     yield b"]}"
 
 
-def _about(repo: RepoId, refs: Mapping[str, str], state: State) -> dict[str, object]:
-    known = state.repository(str(repo))
-    return {
-        "repo": known.repo,
-        "refs": dict(refs),
-        "status": known.status,
-        "checked_at": known.checked_at,
-        "published_at": known.published_at,
-    }
+def _about(known: RepositoryState, refs: str) -> str:
+    """The JSON about one repository, with that of its refs. Raises StoreError when these are not known."""
+    if not refs:
+        raise StoreError(f"{known.repo}: the record of its refs is damaged; sync this repository again")
+    times = {"status": known.status, "checked_at": known.checked_at, "published_at": known.published_at}
+    return f'{{"repo":{json.dumps(known.repo)},"refs":{refs},{_compact(times)[1:]}'
 
 
 def trace(repositories: int, now: float) -> str:

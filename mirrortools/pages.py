@@ -46,11 +46,6 @@ class About:
         """The form in which it is kept."""
         return {"files": self.files, "size_bytes": self.size_bytes, "committed_at": self.committed_at}
 
-    @classmethod
-    def from_json(cls, repo: RepoId, document: dict[str, Any]) -> About:
-        """Read what `to_json` wrote. Raises KeyError, TypeError, ValueError."""
-        return cls(repo, int(document["files"]), int(document["size_bytes"]), int(document["committed_at"]))
-
 
 def page(manifest: Manifest, sums: Iterable[tuple[str, str]], card: str | None, *, metalinks: bool) -> Iterator[str]:
     """The page of a revision; `sums` has path and SHA-256 of each file, `card` is the README as harmless HTML."""

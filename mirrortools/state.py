@@ -259,6 +259,10 @@ class State:
         found = self._rows(RepositoryState, "SELECT * FROM repositories WHERE repo = ?", repo)
         return found[0] if found else RepositoryState(repo)
 
+    def repositories(self) -> dict[str, RepositoryState]:
+        """What is known of all repositories, by their names."""
+        return {known.repo: known for known in self._rows(RepositoryState, "SELECT * FROM repositories")}
+
     def checked_at(self) -> dict[str, float]:
         """When each repository was last looked at with success, of those that were."""
         query = "SELECT repo, checked_at FROM repositories WHERE checked_at IS NOT NULL"

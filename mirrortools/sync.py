@@ -91,9 +91,9 @@ def _pool(
 def _announce(origin: Origin, *, news: bool) -> MirrorError | None:
     """Tell the public what is served; gives what went wrong."""
     try:
-        if news or not origin.tree.has_index:
-            origin.tree.publish_index()
-        announce(origin.config, origin.state, [*origin.tree.repositories()], origin.tree.refs, time.time())
+        has_news = news or not origin.tree.has_index
+        listed = origin.tree.publish_index() if has_news else origin.tree.listed()
+        announce(origin.config, origin.state, listed, time.time())
     except MirrorError as error:
         return error
     return None

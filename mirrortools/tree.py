@@ -25,10 +25,11 @@ there is something to write: most runs only look.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +50,8 @@ from mirrortools.model import (
 from mirrortools.records import content, is_damaged, load, replace_record, to_json, writing
 
 if TYPE_CHECKING:
+    from mirrortools.catalogue import Catalogue, Listed
     from mirrortools.commits import ServedRevision
-    from mirrortools.pages import About
     from mirrortools.signposts import Signposts
     from mirrortools.statements import Signed
 
@@ -62,6 +63,7 @@ _RESERVED_LAST = frozenset(
 )
 _FOR_PUBLISHING = (
     "mirrortools.bare",
+    "mirrortools.catalogue",
     "mirrortools.changes",
     "mirrortools.commits",
     "mirrortools.pages",
@@ -222,33 +224,54 @@ class Tree:
             if commit:
                 replace_record(meta / "about.json", to_json(About.of(publication.manifests[commit]).to_json()))
 
-    def publish_index(self) -> None:
-        """Write the page that lists all repositories, the stylesheet, and the script for clients.
+    def publish_index(self) -> list[Listed]:
+        """Write the page that lists all repositories, the stylesheet, and the script for clients; gives what is listed.
 
         Raises StoreError, NoSpace.
         """
         from mirrortools.client import SCRIPT, SCRIPT_PATH
-        from mirrortools.pages import STYLE_PATH, index
+        from mirrortools.pages import STYLE_PATH, About, index
         from mirrortools.style import STYLE
 
         with writing(self.served):
             replace_record(self.served / STYLE_PATH, STYLE.encode())
             replace_record(self.served / SCRIPT_PATH, SCRIPT.encode())
-            write_pieces(self.served / INDEX, map(str.encode, index(self._abouts())))
+            catalogue = self._catalogue()
+            with catalogue.alone():
+                listed = catalogue.listed(self._places(), time.time())
+                abouts = (About(RepoId.parse(known.path), *known.figures) for known in listed if known.figures)
+                write_pieces(self.served / INDEX, map(str.encode, index(abouts)))
+        return listed
+
+    def listed(self) -> list[Listed]:
+        """What is to be said of all repositories. Raises StoreError, NoSpace."""
+        catalogue = self._catalogue()
+        with writing(self.served), catalogue.alone():
+            return catalogue.listed(self._places(), time.time())
 
     @property
     def has_index(self) -> bool:
         """Whether the index was ever written."""
         return (self.served / INDEX).is_file()
 
-    def _abouts(self) -> Iterator[About]:
-        from mirrortools.pages import About
+    def _catalogue(self) -> Catalogue:
+        from mirrortools.catalogue import Catalogue
 
-        for repo in self.repositories():
-            with suppress(StoreError):
-                record = self._folder(repo) / "meta" / "about.json"
-                if about := load(record, partial(About.from_json, repo)):
-                    yield about
+        return Catalogue(self.served.parent / "state" / "catalogue" / self.realm.value, self._look)
+
+    def _look(self, path: str) -> Listed | None:
+        """Read what is to be said of the repository at a path."""
+        from mirrortools.catalogue import Listed
+
+        meta = self.served / path / "meta"
+        refs, figures = "", None
+        with suppress(StoreError):
+            if (known := load(meta / "refs.json", _refs_of)) is None:
+                return None
+            refs = json.dumps(known, ensure_ascii=False, separators=(",", ":"))
+        with suppress(StoreError):
+            figures = load(meta / "about.json", _figures_of)
+        return Listed(path, refs, figures or ())
 
     def publish_git(self, repo: RepoId, snapshot: GitSnapshot) -> bool:
         """Let `git clone` see `snapshot`, packs before refs; return whether anything changed.
@@ -400,11 +423,16 @@ class Tree:
 
     def repositories(self) -> Iterator[RepoId]:
         """Every repository whose refs were published."""
+        for path, _ in self._places():
+            if (self.served / path / "meta" / "refs.json").is_file():
+                yield RepoId.parse(path)
+
+    def _places(self) -> Iterator[tuple[str, str]]:
+        """The paths below which records of repositories may lie, in a stable order, each with its stamp."""
         for kind in KINDS:
-            folder = self.served / kind
-            records = [*folder.glob("*/meta/refs.json"), *folder.glob("*/*/meta/refs.json")]
-            for record in sorted(records):
-                yield RepoId(kind, record.parents[1].relative_to(folder).as_posix())
+            for path in _below(f"{self.served}/{kind}"):
+                if stamp := self.stamp(f"{kind}/{path}"):
+                    yield f"{kind}/{path}", stamp
 
     def _folder(self, repo: RepoId) -> Path:
         """Where a repository lives. Raises StoreError for names that a URL of the Hub uses otherwise."""
@@ -414,12 +442,34 @@ class Tree:
         return self.served / repo.path
 
 
+def _below(place: str) -> Iterator[str]:
+    """The folders below one for repositories of a kind that may be a repository's, in a stable order."""
+    for first in _folders(place, _RESERVED_FIRST):
+        yield first
+        for last in _folders(f"{place}/{first}", _RESERVED_LAST):
+            yield f"{first}/{last}"
+
+
+def _folders(place: str, reserved: Container[str]) -> list[str]:
+    """The names of the folders in a folder that may be segments of a repository's name, in a stable order."""
+    try:
+        with os.scandir(place) as found:
+            names = [entry.name for entry in found if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    return sorted(name for name in names if name not in reserved and not name.endswith(".git"))
+
+
 def _signed_of(document: Mapping[str, Any]) -> Signed:
     from mirrortools.statements import Signed
 
     signed = Signed.from_json(document)
     _ = signed.statement  # it must be readable
     return signed
+
+
+def _figures_of(document: Mapping[str, Any]) -> tuple[int, ...]:
+    return int(document["files"]), int(document["size_bytes"]), int(document["committed_at"])
 
 
 def _refs_of(document: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from mirrortools.announce import announce, trace, trace_file
+from mirrortools.catalogue import Listed
 from mirrortools.config import Config, EdgeConfig, load
 from mirrortools.errors import StoreError
 from mirrortools.model import RepoId
@@ -41,16 +42,16 @@ def state(config: Config) -> Iterator[State]:
     opened.close()
 
 
-def no_refs(_repo: RepoId) -> dict[str, str]:
-    return {}
+def listed(repo: RepoId, **refs: str) -> Listed:
+    return Listed(repo.path, json.dumps({f"refs/heads/{name}": commit for name, commit in refs.items()}))
 
 
 def test_status_edges_and_trace_are_written_and_replaced(config: Config, state: State) -> None:
     """Twice, with news in between; nothing that is not public is in them."""
     state.update("acme/tiny", status="success", checked_at=5.0, published_at=4.0, error="a secret path")
     folder = config.root / "public" / ".mirror"
-    announce(config, state, [], no_refs, 1.0)
-    announce(config, state, [OTHER, REPO], lambda repo: {"refs/heads/main": COMMIT} if repo == REPO else {}, 7.0)
+    announce(config, state, [], 1.0)
+    announce(config, state, [listed(OTHER), listed(REPO, main=COMMIT)], 7.0)
     status = json.loads((folder / "status.json").read_text())
 
     assert status["now"] == 7.0
@@ -69,6 +70,15 @@ def test_status_edges_and_trace_are_written_and_replaced(config: Config, state: 
     assert sorted(path.name for path in folder.iterdir()) == ["edges.json", "status.json", "trace"]
 
 
+def test_refs_that_are_not_known_are_told(config: Config, state: State) -> None:
+    """With what to do; what was announced before stays."""
+    announce(config, state, [listed(REPO)], 1.0)
+    with pytest.raises(StoreError, match=r"acme/tiny: .*sync this repository again"):
+        announce(config, state, [Listed(REPO.path, "")], 2.0)
+
+    assert json.loads((config.root / "public" / ".mirror" / "status.json").read_text())["now"] == 1.0
+
+
 def test_a_trace_begins_with_the_time_in_utc() -> None:
     """As Debian's mirror network has it."""
     lines = trace(3, 0.0).splitlines()
@@ -82,7 +92,7 @@ def test_a_tree_that_cannot_be_written_is_told(config: Config, state: State) -> 
     """As StoreError with the path, so that outcomes are not lost to a bug report."""
     (config.root / "public").write_text("a file")
     with pytest.raises(StoreError, match="public"):
-        announce(config, state, [], no_refs, 1.0)
+        announce(config, state, [], 1.0)
 
 
 def test_a_host_without_a_name_has_a_trace(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -140,6 +141,34 @@ def test_the_index_lists_what_is_served(tmp_path: Path) -> None:
     ]
     assert "2 repositories, 10 B" in html
     assert (tmp_path / "public" / STYLE_PATH).read_text() == STYLE
+
+
+def test_the_index_follows_what_is_published(tmp_path: Path) -> None:
+    """Whether repositories come, change, are damaged, mended or removed, it says what one that is made anew says."""
+    tree, page_of = Tree(tmp_path), (tmp_path / "public" / INDEX).read_bytes
+    names = ("acme/one", "gpt2", "datasets/acme/rows", "acme/two")
+    pages, anew = [], []
+
+    def follow() -> None:
+        tree.publish_index()
+        pages.append(page_of())
+        (tmp_path / "state" / "catalogue" / "public").rename(tmp_path / "kept")
+        tree.publish_index()
+        anew.append(page_of())
+        (tmp_path / "kept").rename(tmp_path / "state" / "catalogue" / "public")
+
+    for size in (1, 2):
+        for name in names:
+            tree.publish(publication(tmp_path, {"a": bytes(size)}, RepoId.parse(name)))
+            follow()
+    (tmp_path / "public/models/gpt2/meta/about.json").write_text("{")
+    follow()
+    shutil.rmtree(tmp_path / "public/models/acme/one")
+    follow()
+
+    assert pages == anew
+    assert [page.count(b'<tr><td class="name">') for page in pages] == [1, 2, 3, 4, 4, 4, 4, 4, 3, 2]
+    assert [known.path for known in tree.listed()] == ["models/acme/two", "models/gpt2", "datasets/acme/rows"]
 
 
 def with_card(root: Path, files: Mapping[str, bytes], card: bytes) -> Publication:
