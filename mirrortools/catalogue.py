@@ -9,17 +9,16 @@ here, because the receiver runs this module on edges.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import mirrortools
-from mirrortools.files import make_folder
+from mirrortools.files import alone_in
 from mirrortools.notes import BELIEVED_S
 
 _MADE_BY: Final = f"1-{mirrortools.__version__}"
@@ -56,16 +55,9 @@ class Catalogue:
         self._path = path
         self._look = look
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Hold others, so that what they write after this has all that this has."""
-        make_folder(self._path.parent)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
+        return alone_in(self._path.parent)
 
     def listed(self, places: Iterable[tuple[str, str]], now_s: float) -> list[Listed]:
         """What is to be said of all that is published at `places`, paths with their stamps of now, in their order."""

@@ -8,15 +8,14 @@ here, because the receiver runs this module on edges.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from mirrortools.files import line_up, make_folder, sync_folder, write_file
+from mirrortools.files import alone_in, line_up, sync_folder, write_file
 
 # What a plain run does not see, because what was noted is believed, is seen after this time.
 BELIEVED_S: Final = 86400
@@ -45,8 +44,7 @@ class Notes:
 
     def add(self, notes: Mapping[str, str]) -> None:
         """Note words by their keys. They may be lost in a power cut."""
-        make_folder(self._path.parent)
-        with self._alone():
+        with alone_in(self._path.parent):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 os.write(descriptor, _lines(notes))
@@ -55,20 +53,19 @@ class Notes:
 
     def replace(self, notes: Mapping[str, str]) -> None:
         """Let these notes be the only ones."""
-        make_folder(self._path.parent)
-        with self._alone():
+        with alone_in(self._path.parent):
             write_file(self._path, _lines(notes), 0o600)
 
     def take_back(self, key: str) -> None:
         """Let the note of a key count no more, durably."""
         if self._path.exists():
-            with self._alone():
+            with alone_in(self._path.parent):
                 line_up(self._path, [f"- {key}"])
 
     def take_all_back(self) -> None:
         """Let none count any more, durably."""
         if self._path.exists():
-            with self._alone():
+            with alone_in(self._path.parent):
                 self._path.unlink(missing_ok=True)
                 sync_folder(self._path.parent)
 
@@ -95,19 +92,9 @@ class Notes:
 
     def _write_anew(self) -> None:
         """Leave out what does not count any more."""
-        with self._alone():
+        with alone_in(self._path.parent):
             notes, _ = self._parsed()
             write_file(self._path, _lines(notes), 0o600)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold other processes that write."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
 
 
 def _lines(notes: Mapping[str, str]) -> bytes:
